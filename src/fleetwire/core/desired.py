@@ -1,0 +1,74 @@
+"""The level: what a node should have, and what it has (law 1).
+
+The server sends Desired, the agent sends Observed, on connect and then as deltas of the same
+shape. Absence means nothing: an attempt that is not mentioned runs on and keeps its spool.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from fleetwire.core.dispatch import AdminState
+from fleetwire.core.envelopes import Envelope
+from fleetwire.core.happenings import Happening
+from fleetwire.core.specs import Spec
+
+NodeWish: TypeAlias = Literal["run", "stop", "forget"]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Everything needed to start an attempt, with the server's signature over the envelope."""
+
+    spec: Spec
+    envelope: Envelope
+    key: str
+    signature: bytes
+
+
+class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the server wants of one attempt on this node.
+
+    `have` is the server's durable log length: the agent sends from there (law 2). `order` is
+    there only while it may still start; `forget` means its folder may go (it is sealed, or
+    the server never knew it).
+    """
+
+    attempt: str
+    epoch: int
+    wish: NodeWish
+    have: int = 0
+    grace: float | None = None
+    order: Order | None = None
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """Attempts this node should have. `revision` and `admin` are persisted by the node before
+    it confirms them (5.13).
+    """
+
+    revision: int
+    admin: AdminState
+    attempts: tuple[Wanted, ...] = ()
+
+
+class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that the node can say of one attempt. `length` is what its spool can read, `sealed`
+    that it knows the server has it all.
+    """
+
+    attempt: str
+    epoch: int
+    happenings: tuple[Happening, ...] = ()
+    length: int = 0
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """Attempts this node has. `complete` is set on the last frame of a full report: only then
+    may the server conclude anything from what was not mentioned.
+    """
+
+    revision: int
+    attempts: tuple[Observation, ...] = ()
+    complete: bool = False

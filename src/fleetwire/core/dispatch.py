@@ -1,0 +1,128 @@
+"""Which pending attempt goes to which node, now. A plan is a value; carrying it out (the
+conditional update) is the shell's, and a plan that has become stale there simply fails.
+
+Placement: an attempt with a node waits for that node; one without takes, among the nodes it
+may use, the least loaded by share of capacity in use. Everything that must wait is given the
+reason that a person needs, with the node's name (law 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+LinkState: TypeAlias = Literal["online", "unstable", "offline"]
+AdminState: TypeAlias = Literal["active", "draining", "drained", "disabled", "quarantined"]
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """A node as dispatch sees it. `busy` counts its assigned and running attempts."""
+
+    id: str
+    name: str
+    link: LinkState
+    admin: AdminState
+    capacity: int
+    busy: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A pending attempt, oldest first in a view. `node`: the one it is bound to, or None with
+    `candidates` and `taken` (nodes that other tasks of the same run already use).
+    """
+
+    attempt: str
+    run: str
+    epoch: int
+    queue_deadline: int
+    node: str | None = None
+    candidates: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
+    reason: str | None = None
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Give it to this node."""
+
+    attempt: str
+    node: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """It stays pending, for a reason that differs from the recorded one."""
+
+    attempt: str
+    reason: str
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """Its queue deadline has passed."""
+
+    attempt: str
+    reason: str
+
+
+Decision: TypeAlias = Assign | Wait | Expire
+
+
+def plan(waiting: Sequence[Waiting], nodes: Mapping[str, NodeView], now: int) -> list[Decision]:
+    """Decide for every waiting attempt, in order; `now` is microseconds since 1970."""
+    busy = {node.id: node.busy for node in nodes.values()}
+    taken: dict[str, set[str]] = {}
+    decisions: list[Decision] = []
+    for one in waiting:
+        if now >= one.queue_deadline:
+            why = f"no start before its queue deadline; last reason: {one.reason or 'none'}"
+            decisions.append(Expire(one.attempt, why))
+            continue
+        used = taken.setdefault(one.run, set(one.taken)) if one.node is None else set()
+        chosen, reason = _place(one, nodes, busy, used)
+        if chosen is not None:
+            busy[chosen] += 1
+            used.add(chosen)
+            decisions.append(Assign(one.attempt, chosen))
+        elif reason != one.reason:
+            decisions.append(Wait(one.attempt, reason))
+    return decisions
+
+
+def obstacle(node: NodeView, busy: int) -> str | None:
+    """Why this node takes no start now, or None if it does."""
+    if node.admin != "active":
+        return f"node {node.name} is {node.admin}"
+    if node.link == "offline":
+        return f"node {node.name} is offline"
+    if busy >= node.capacity:
+        return f"node {node.name} is at capacity ({busy} of {node.capacity} running)"
+    return None
+
+
+def _place(
+    one: Waiting, nodes: Mapping[str, NodeView], busy: Mapping[str, int], used: set[str]
+) -> tuple[str | None, str]:
+    if one.node is not None:
+        node = nodes.get(one.node)
+        if node is None:
+            return None, "its node is gone"
+        against = obstacle(node, busy[node.id])
+        return (node.id, "") if against is None else (None, against)
+    free: list[tuple[float, int, str, str]] = []
+    against_all: list[str] = []
+    for node_id in sorted(one.candidates - used):
+        node = nodes.get(node_id)
+        if node is None:
+            continue
+        against = obstacle(node, busy[node_id])
+        if against is None:
+            load = busy[node_id]
+            free.append((load / node.capacity, load, node.name, node_id))
+        else:
+            against_all.append(against)
+    if free:
+        return min(free)[3], ""
+    if not against_all:
+        return None, "no node matches the selector now"
+    more = f" (and {len(against_all) - 3} more)" if len(against_all) > 3 else ""
+    return None, "; ".join(against_all[:3]) + more

@@ -1,0 +1,61 @@
+"""What a node reports about an attempt. A happening is never retracted: a node that says
+`Exited` says so for ever, and says it again on every connect until the server has sealed it.
+
+Times named `at` are the node's wall clock, microseconds since 1970: shown, never ordered by.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Cause: TypeAlias = Literal["exited", "deadline", "stopped", "quota"]
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", tag_field="h"):
+    """The task's first process was exec'ed."""
+
+    at: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defaults=True):
+    """Nothing of the attempt lives any more, and this is how it ended.
+
+    Exactly one of `exit_code` and `signal` is set. `length` and `sha256` are the log's.
+    """
+
+    at: int
+    cause: Cause
+    exit_code: int | None
+    signal: int | None
+    started_at: int
+    duration: float
+    length: int
+    sha256: str
+    leftovers: int = 0
+    error: str | None = None
+
+
+class Lost(msgspec.Struct, frozen=True, tag="lost", tag_field="h"):
+    """The node cannot say how the attempt ended, and says why it cannot."""
+
+    at: int
+    reason: str
+
+
+class Declined(msgspec.Struct, frozen=True, tag="declined", tag_field="h"):
+    """The node durably refuses to start it. `final`: no other try can help."""
+
+    at: int
+    reason: str
+    final: bool
+
+
+class NeverStarted(msgspec.Struct, frozen=True, tag="never_started", tag_field="h"):
+    """A stop came before the start; it will not start any more."""
+
+    at: int
+
+
+Happening: TypeAlias = Started | Exited | Lost | Declined | NeverStarted

@@ -1,0 +1,65 @@
+"""Every limit of the system, in one place. docs/limits.md explains each; tests try each at
+itself and one above. Sizes are bytes, times seconds, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+# What people send.
+SELECTOR_BYTES: Final = 4 * KIB
+SELECTOR_DEPTH: Final = 32
+LABEL_KEY_CHARS: Final = 63
+LABEL_VALUE_CHARS: Final = 255
+LABELS_PER_NODE: Final = 64
+NAME_CHARS: Final = 128
+SCRIPT_BYTES: Final = 256 * KIB
+ARGS: Final = 256
+ARG_BYTES: Final = 16 * KIB
+ENV_ENTRIES: Final = 256
+ENV_KEY_CHARS: Final = 128
+ENV_BYTES: Final = 64 * KIB
+SPEC_BYTES: Final = 768 * KIB
+SCRIPTED_STEPS: Final = 1_000
+NODES_PER_RUN: Final = 10_000
+TIMEOUT_S: Final = 7 * 24 * 3600
+TIMEOUT_DEFAULT_S: Final = 7200
+GRACE_S: Final = 3600
+GRACE_DEFAULT_S: Final = 10
+QUEUE_TIMEOUT_S: Final = 30 * 24 * 3600
+QUEUE_TIMEOUT_DEFAULT_S: Final = 24 * 3600
+BODY_BYTES: Final = 1 * MIB
+IDEMPOTENCY_KEY_CHARS: Final = 255
+IDEMPOTENCY_KEEP_S: Final = 24 * 3600
+PAGE_ITEMS: Final = 500
+LOG_READ_BYTES: Final = 4 * MIB
+LOG_LINES: Final = 10_000
+LOG_LINE_SHOWN_BYTES: Final = 16 * KIB
+LOG_SEARCH_CHARS: Final = 256
+
+# What nodes send.
+CONTROL_FRAME_BYTES: Final = 1 * MIB
+CHUNK_PAYLOAD_BYTES: Final = 1 * MIB
+CHUNK_PIECES: Final = 4096
+CREDIT_BYTES: Final = 4 * MIB
+INVENTORY_BYTES: Final = 64 * KIB
+REASON_CHARS: Final = 1024
+OBSERVATIONS_PER_FRAME: Final = 1000
+CAPACITY: Final = 10_000
+
+# Beats and patience.
+HEARTBEAT_S: Final = 10.0
+UNSTABLE_AFTER_S: Final = 15.0
+OFFLINE_AFTER_S: Final = 90.0
+LEASE_S: Final = 60.0
+HELLO_WITHIN_S: Final = 10.0
+LOST_AFTER_S: Final = 24 * 3600.0
+
+# What a node keeps.
+PIECE_BYTES: Final = 16 * MIB
+QUOTA_BYTES: Final = 1024 * MIB
+SEALED_KEEP_S: Final = 600.0
+SEALED_KEEP_BYTES: Final = 64 * MIB

@@ -1,0 +1,204 @@
+"""What a run is asked to do: a spec of one kind, immutable once submitted.
+
+A spec says nothing of where (that is the selector) or when (that is the queue). `check` is
+the one place where its limits are held; shells call it before they store or sign anything.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from fleetwire.core import limits
+from fleetwire.core.errors import BadSpec, LimitExceeded
+
+Shell: TypeAlias = Literal["sh", "bash", "python", "powershell"]
+_ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED_PREFIX: Final = "FLEETWIRE_"
+
+
+class Script(msgspec.Struct, frozen=True, tag="script", tag_field="kind"):
+    """A script for an interpreter. `timeout` and `grace` are seconds."""
+
+    script: str
+    shell: Shell = "sh"
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    tty: bool = False
+    timeout: float = limits.TIMEOUT_DEFAULT_S
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping", tag_field="kind"):
+    """Prove that the whole path to a node works: submit, start, one line of output, exit 0."""
+
+    timeout: float = 60.0
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step of a scripted attempt: misbehaviour as data.
+
+    | do | means |
+    |---|---|
+    | print | write `text` and a newline to `stream`, `count` times, `seconds` apart |
+    | bytes | write `size` numbered bytes to `stream` as fast as possible |
+    | sleep | sleep `seconds` |
+    | ignore | ignore SIGTERM from here on |
+    | escape | leave a setsid, double-forked child that ignores SIGTERM and sleeps `seconds` |
+    | ledger | append one line to the file `text`, for an outside count of starts |
+    | exit | end with `code` |
+    | signal | end by signal number `code` |
+    """
+
+    do: Literal["print", "bytes", "sleep", "ignore", "escape", "ledger", "exit", "signal"]
+    text: str = ""
+    stream: Literal[1, 2] = 1
+    count: int = 1
+    size: int = 0
+    seconds: float = 0.0
+    code: int = 0
+
+
+class Scripted(msgspec.Struct, frozen=True, tag="scripted", tag_field="kind"):
+    """Steps played in order by the node, or by a simulated node in its own time."""
+
+    steps: tuple[Step, ...]
+    timeout: float = limits.TIMEOUT_DEFAULT_S
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+Spec: TypeAlias = Script | Ping | Scripted
+
+
+class RunRequest(msgspec.Struct, frozen=True):
+    """One request to execute: what, where and how long it may wait. Exactly one of `selector`
+    and `nodes` is given; `any` asks for that many of the matching nodes instead of each.
+    """
+
+    spec: Spec
+    selector: str | None = None
+    nodes: tuple[str, ...] | None = None
+    any: int | None = None
+    name: str | None = None
+    queue_timeout: float = limits.QUEUE_TIMEOUT_DEFAULT_S
+
+
+def kind_of(spec: Spec) -> str:
+    """Return the spec's kind as it stands on the wire."""
+    return {Script: "script", Ping: "ping", Scripted: "scripted"}[type(spec)]
+
+
+def check(spec: Spec) -> None:
+    """Raise BadSpec or LimitExceeded for the first field that cannot be accepted."""
+    _seconds("spec.timeout", spec.timeout, limits.TIMEOUT_S, above_zero=True)
+    _seconds("spec.grace", spec.grace, limits.GRACE_S)
+    if isinstance(spec, Script):
+        _check_script(spec)
+    elif isinstance(spec, Scripted):
+        _count("spec.steps", len(spec.steps), limits.SCRIPTED_STEPS)
+    size = len(msgspec.json.encode(spec))
+    if size > limits.SPEC_BYTES:
+        # An order must fit into one control frame, whatever its text needs when escaped.
+        raise LimitExceeded(
+            f"The spec has {size} bytes as JSON.",
+            hint=f"At most {limits.SPEC_BYTES}; fetch large data from the script instead.",
+            field="spec",
+        )
+
+
+def check_request(request: RunRequest) -> None:
+    """Raise for the first field of a request that cannot be accepted; the selector is parsed
+    where the nodes are known.
+    """
+    check(request.spec)
+    _seconds("queue_timeout", request.queue_timeout, limits.QUEUE_TIMEOUT_S, above_zero=True)
+    if (request.selector is None) == (request.nodes is None):
+        raise BadSpec(
+            "A run needs exactly one of selector and nodes.",
+            hint="Give a selector such as os=linux, or a list of node names.",
+            field="selector",
+        )
+    if request.nodes is not None:
+        if not request.nodes:
+            raise BadSpec("The list of nodes is empty.", hint="Name a node.", field="nodes")
+        _count("nodes", len(request.nodes), limits.NODES_PER_RUN)
+    if request.any is not None and not 1 <= request.any <= limits.NODES_PER_RUN:
+        raise BadSpec(
+            f"any is {request.any}.", hint=f"Use 1 to {limits.NODES_PER_RUN}.", field="any"
+        )
+    if request.name is not None and (
+        len(request.name) > limits.NAME_CHARS or not request.name.isprintable()
+    ):
+        raise BadSpec(
+            "The run's name is too long or has unprintable characters.",
+            hint=f"Use at most {limits.NAME_CHARS} printable characters.",
+            field="name",
+        )
+
+
+def _check_script(spec: Script) -> None:
+    if not spec.script.strip():
+        raise BadSpec("The script is empty.", hint="Give it a line.", field="spec.script")
+    if "\0" in spec.script:
+        raise BadSpec("The script has a NUL.", hint="Remove it.", field="spec.script")
+    _size("spec.script", spec.script, limits.SCRIPT_BYTES)
+    _count("spec.args", len(spec.args), limits.ARGS)
+    for number, arg in enumerate(spec.args):
+        _text(f"spec.args[{number}]", arg)
+        _size(f"spec.args[{number}]", arg, limits.ARG_BYTES)
+    _count("spec.env", len(spec.env), limits.ENV_ENTRIES)
+    total = 0
+    for key, value in spec.env.items():
+        if len(key) > limits.ENV_KEY_CHARS or not _ENV_KEY.fullmatch(key):
+            raise BadSpec(
+                f"{key[:80]!r} is not a name for an environment variable.",
+                hint="Use letters, digits and _, not starting with a digit.",
+                field="spec.env",
+            )
+        if key.startswith(RESERVED_PREFIX):
+            raise BadSpec(
+                f"Environment names that start with {RESERVED_PREFIX} are Fleetwire's own.",
+                hint="Choose another name.",
+                field=f"spec.env.{key}",
+            )
+        _text(f"spec.env.{key}", value)
+        total += len(key) + len(value.encode("utf-8"))
+    if total > limits.ENV_BYTES:
+        raise LimitExceeded(
+            f"The environment has {total} bytes.",
+            hint=f"At most {limits.ENV_BYTES}; put large data into a file.",
+            field="spec.env",
+        )
+
+
+def _text(field: str, value: str) -> None:
+    if "\0" in value:
+        raise BadSpec(f"{field} has a NUL.", hint="Remove it.", field=field)
+    _size(field, value, limits.CONTROL_FRAME_BYTES)
+
+
+def _size(field: str, value: str, most: int) -> None:
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise BadSpec(f"{field} is not valid Unicode.", hint="Send UTF-8.", field=field) from None
+    if size > most:
+        raise LimitExceeded(f"{field} has {size} bytes.", hint=f"At most {most}.", field=field)
+
+
+def _count(field: str, count: int, most: int) -> None:
+    if count > most:
+        raise LimitExceeded(f"{field} has {count} entries.", hint=f"At most {most}.", field=field)
+
+
+def _seconds(field: str, value: float, most: float, *, above_zero: bool = False) -> None:
+    if not math.isfinite(value) or value < 0 or value > most or (above_zero and value == 0):
+        raise BadSpec(
+            f"{field} is {value} seconds.",
+            hint=f"Use {'more than 0' if above_zero else '0'} to {most:g} seconds.",
+            field=field,
+        )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from fleetwire.core import limits
+from fleetwire.core.errors import BadSpec, FleetwireError, LimitExceeded
+from fleetwire.core.specs import (
+    Ping,
+    RunRequest,
+    Script,
+    Scripted,
+    Spec,
+    Step,
+    check,
+    check_request,
+    kind_of,
+)
+
+TRUE = Script("true")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [TRUE, Ping(), Scripted(()), Scripted((Step("exit", code=3),)), Script("x", grace=0)],
+)
+def test_a_plain_spec_is_accepted_and_survives_its_json(spec: Spec) -> None:
+    check(spec)
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec) == spec
+    assert msgspec.to_builtins(spec)["kind"] == kind_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"script": "  \n"}, "spec.script"),
+        ({"script": "a\0b"}, "spec.script"),
+        ({"script": "\ud800"}, "spec.script"),
+        ({"timeout": 0}, "spec.timeout"),
+        ({"timeout": -1}, "spec.timeout"),
+        ({"timeout": math.nan}, "spec.timeout"),
+        ({"timeout": math.inf}, "spec.timeout"),
+        ({"grace": -0.1}, "spec.grace"),
+        ({"args": ("a", "b\0")}, "spec.args[1]"),
+        ({"env": {"1A": "x"}}, "spec.env"),
+        ({"env": {"A=B": "x"}}, "spec.env"),
+        ({"env": {"A": "x\0"}}, "spec.env.A"),
+        ({"env": {"FLEETWIRE_ATTEMPT": "x"}}, "spec.env.FLEETWIRE_ATTEMPT"),
+    ],
+)
+def test_a_bad_field_is_named(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadSpec) as raised:
+        check(msgspec.structs.replace(TRUE, **change))
+    assert raised.value.field == field
+    assert raised.value.hint
+
+
+LIMITS: list[tuple[str, Spec, Spec]] = [
+    (
+        "script_bytes",
+        Script("x" * limits.SCRIPT_BYTES),
+        Script("x" * (limits.SCRIPT_BYTES + 1)),
+    ),
+    ("args", Script("x", args=("",) * limits.ARGS), Script("x", args=("",) * (limits.ARGS + 1))),
+    (
+        "arg_bytes",
+        Script("x", args=("y" * limits.ARG_BYTES,)),
+        Script("x", args=("y" * (limits.ARG_BYTES + 1),)),
+    ),
+    (
+        "env_entries",
+        Script("x", env={f"K{n}": "" for n in range(limits.ENV_ENTRIES)}),
+        Script("x", env={f"K{n}": "" for n in range(limits.ENV_ENTRIES + 1)}),
+    ),
+    (
+        "env_key_chars",
+        Script("x", env={"K" * limits.ENV_KEY_CHARS: ""}),
+        Script("x", env={"K" * (limits.ENV_KEY_CHARS + 1): ""}),
+    ),
+    (
+        "env_bytes",
+        Script("x", env={"K": "v" * (limits.ENV_BYTES - 1)}),
+        Script("x", env={"K": "v" * limits.ENV_BYTES}),
+    ),
+    ("timeout_s", Ping(timeout=limits.TIMEOUT_S), Ping(timeout=limits.TIMEOUT_S + 1)),
+    ("grace_s", Ping(grace=limits.GRACE_S), Ping(grace=limits.GRACE_S + 1)),
+    (
+        "scripted_steps",
+        Scripted((Step("exit"),) * limits.SCRIPTED_STEPS),
+        Scripted((Step("exit"),) * (limits.SCRIPTED_STEPS + 1)),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("most", "above"),
+    [pytest.param(m, a, id=name, marks=pytest.mark.limit(name)) for name, m, a in LIMITS],
+)
+def test_limits_of_a_spec(most: Spec, above: Spec) -> None:
+    check(most)
+    with pytest.raises((LimitExceeded, BadSpec)):
+        check(above)
+
+
+@pytest.mark.limit("spec_bytes")
+def test_a_spec_fits_into_one_control_frame_whatever_it_holds() -> None:
+    overhead = len(msgspec.json.encode(Script("", args=("",) * 100)))
+    whole, rest = divmod(limits.SPEC_BYTES - overhead, 100)
+    args = ["y" * whole] * 100
+    args[0] += "y" * (rest - 1)
+    most = Script("x", args=tuple(args))
+    assert len(msgspec.json.encode(most)) == limits.SPEC_BYTES
+    check(most)
+    with pytest.raises(LimitExceeded, match="as JSON"):
+        check(msgspec.structs.replace(most, script="xx"))
+    # A control character takes six bytes in JSON: small as text, too large as a frame.
+    with pytest.raises(LimitExceeded, match="as JSON"):
+        check(Script("\x01" * limits.SCRIPT_BYTES))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"selector": None}, "selector"),
+        ({"nodes": ("a",)}, "selector"),
+        ({"selector": None, "nodes": ()}, "nodes"),
+        ({"any": 0}, "any"),
+        ({"any": limits.NODES_PER_RUN + 1}, "any"),
+        ({"name": "a\nb"}, "name"),
+        ({"queue_timeout": 0}, "queue_timeout"),
+        ({"queue_timeout": limits.QUEUE_TIMEOUT_S + 1}, "queue_timeout"),
+        ({"spec": Script("")}, "spec.script"),
+    ],
+)
+def test_a_bad_request_is_named(change: dict[str, Any], field: str) -> None:
+    good = RunRequest(TRUE, selector="os=linux", any=limits.NODES_PER_RUN, name="nightly")
+    check_request(good)
+    with pytest.raises(FleetwireError) as raised:
+        check_request(msgspec.structs.replace(good, **change))
+    assert raised.value.field == field
+
+
+@pytest.mark.limit("nodes_per_run")
+def test_a_request_names_at_most_10000_nodes() -> None:
+    check_request(RunRequest(TRUE, nodes=("n",) * limits.NODES_PER_RUN))
+    with pytest.raises(LimitExceeded):
+        check_request(RunRequest(TRUE, nodes=("n",) * (limits.NODES_PER_RUN + 1)))
+
+
+@pytest.mark.limit("name_chars")
+def test_a_run_name_has_at_most_128_characters() -> None:
+    check_request(RunRequest(TRUE, selector="a", name="n" * limits.NAME_CHARS))
+    with pytest.raises(BadSpec):
+        check_request(RunRequest(TRUE, selector="a", name="n" * (limits.NAME_CHARS + 1)))

@@ -1,0 +1,21 @@
+"""The protocol's version: one integer with a dated list of what each number means.
+
+1   2026-11   first: challenge, hello, welcome, desired/observed, log chunks, heartbeats
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+OLDEST: Final = 1
+SUBPROTOCOL: Final = "fleetwire.1"
+
+# Prefer a new feature name to a new version: a peer that does not list it is not sent it.
+FEATURES: Final[tuple[str, ...]] = ("zstd",)
+
+
+def common_version(offered: tuple[int, ...]) -> int | None:
+    """Return the newest version that both sides speak, or None."""
+    spoken = [version for version in offered if OLDEST <= version <= VERSION]
+    return max(spoken, default=None)

@@ -1,0 +1,96 @@
+"""Golden frames: what stands in golden/ was once sent by a released version and must be read
+for ever. Frozen from release 0.1.0; before it a change needs a note in docs/decisions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleetwire.core.desired import Observation, Order, Wanted
+from fleetwire.core.envelopes import Envelope
+from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
+from fleetwire.core.specs import Ping, Script, Scripted, Step
+from fleetwire.protocol import codec, messages
+from fleetwire.protocol.codec import Piece
+
+FOLDER = Path(__file__).parent / "golden"
+A = "0190b7f0-1c2d-7abc-8def-0123456789ab"
+B = "0190b7f0-1c2d-7abc-8def-0123456789ac"
+ENVELOPE = Envelope("c1", A, B, B, 4294967297, "script", "ab" * 32, 1, 2)
+EXIT = Exited(
+    at=2, cause="deadline", exit_code=None, signal=9, started_at=1, duration=0.5, length=3,
+    sha256="cd" * 32, leftovers=1, error="why",
+)  # fmt: skip
+HAPPENINGS = (Started(1), EXIT, Lost(1, "r"), Declined(1, "r", final=True), NeverStarted(1))
+SCRIPT = Script("true\n", "bash", ("a",), {"K": "v"}, tty=True, timeout=5.5, grace=1)
+SCRIPTED = Scripted((Step("print", text="x", stream=2, count=2, seconds=0.1), Step("exit", code=3)))
+
+
+def order(spec: Script | Ping | Scripted) -> Order:
+    return Order(spec, ENVELOPE, "k1", b"\1" * 64)
+
+
+FROM_SERVER: dict[str, messages.FromServer] = {
+    "challenge": messages.Challenge((1,), "c1", "s" * 32, 9, ("zstd",)),
+    "welcome": messages.Welcome(3, 10.0, 60.0, 4194304, 9),
+    "desired": messages.DesiredFrame(
+        2,
+        "draining",
+        (
+            Wanted(A, 4294967297, "run", order=order(SCRIPT)),
+            Wanted(A, 1, "run", order=order(Ping())),
+            Wanted(A, 1, "run", order=order(SCRIPTED)),
+            Wanted(B, 2, "stop", 77, grace=1.5),
+            Wanted(B, 2, "forget"),
+        ),
+    ),
+    "durable": messages.Durable(A, 5),
+    "resend": messages.Resend(A, 5),
+    "sealed": messages.Sealed((A, B)),
+    "unknown": messages.Unknown((A,)),
+    "beat": messages.Beat(1, 9),
+}
+FROM_AGENT: dict[str, messages.FromAgent] = {
+    "hello": messages.Hello(
+        1, A, "i1", "b1", "0.1.0", "n" * 32, "localhost:8080", 1, 9, b"\2" * 64, ("zstd",)
+    ),
+    "observed": messages.ObservedFrame(2, (Observation(A, 1, HAPPENINGS, 3),), complete=True),
+    "heartbeat": messages.Heartbeat(1, 9, 2, 0.25),
+    "inventory": messages.Inventory({"hostname": "web-1", "disks": [{"mount": "/"}]}),
+}
+PIECES = [Piece(1, 3, 10), Piece(0, 9, 11), Piece(2, 2, 12)]
+BODY = codec.encode_body(PIECES, [b"abc", b"de"])
+
+
+def golden(name: str, ours: str) -> str:
+    path = FOLDER / name
+    if not path.exists():
+        path.write_text(ours + "\n")
+        pytest.fail(f"{path} was missing and has been written: look at it and commit it")
+    return path.read_text().rstrip("\n")
+
+
+@pytest.mark.parametrize("name", FROM_SERVER)
+def test_what_a_server_sends(name: str) -> None:
+    frame = golden(f"{name}.json", codec.encode(FROM_SERVER[name]))
+    assert frame == codec.encode(FROM_SERVER[name])
+    assert codec.decode_from_server(frame) == FROM_SERVER[name]
+
+
+@pytest.mark.parametrize("name", FROM_AGENT)
+def test_what_an_agent_sends(name: str) -> None:
+    frame = golden(f"{name}.json", codec.encode(FROM_AGENT[name]))
+    assert frame == codec.encode(FROM_AGENT[name])
+    assert codec.decode_from_agent(frame) == FROM_AGENT[name]
+
+
+def test_a_log_frame() -> None:
+    ours = codec.encode_log(A, 65536, len(BODY), BODY, zstd=False)
+    frame = bytes.fromhex(golden("log.hex", ours.hex()))
+    assert frame == ours
+    log = codec.decode_log(frame)
+    assert (log.attempt, log.offset, log.raw_length, log.zstd) == (A, 65536, len(BODY), False)
+    pieces, payload = codec.decode_body(bytes(log.body))
+    assert (pieces, bytes(payload)) == (PIECES, b"abcde")

@@ -1,0 +1,259 @@
+"""The record's database: use cases in, commits out; queries beside them.
+
+Every change goes through one writer thread, which commits what is queued together (architecture
+5.11). A use case is a function of a `Tx` in a SAVEPOINT of its own: its error rolls back itself
+only. Reads run on a few reader threads, each call in a snapshot of its own.
+
+SQLAlchemy believes that it runs in autocommit: BEGIN, SAVEPOINT and COMMIT are written out here
+and nowhere else, so that both databases do exactly what this file says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
+
+import sqlalchemy
+
+from fleetwire.core.errors import FleetwireError
+from fleetwire.server.durable.errors import (
+    CommitFailed,
+    CommitUnknown,
+    DatabaseFailed,
+    DatabaseUnavailable,
+    StorageFull,
+)
+from fleetwire.server.durable.groupcommit import Group, GroupCommit
+from fleetwire.server.nudges.base import Nudges
+from fleetwire.server.store import migrations
+from fleetwire.server.store.shell import Shell
+from fleetwire.server.store.shell_sqlite import SqliteShell
+
+__all__ = [
+    "CommitFailed",
+    "CommitUnknown",
+    "Database",
+    "DatabaseFailed",
+    "DatabaseStatistics",
+    "DatabaseUnavailable",
+    "StorageFull",
+    "Tx",
+]
+
+T = TypeVar("T")
+
+READERS = 3
+"""Reader threads: enough that one long query does not stop the others on two cores."""
+
+
+class Tx:
+    """What a use case works with. Valid only inside the use case.
+
+    ``connection`` must not be committed or rolled back; ``now`` is wall time in microseconds
+    since 1970, the same for the whole transaction.
+    """
+
+    __slots__ = ("_topics", "connection", "now")
+
+    def __init__(self, connection: sqlalchemy.Connection, now: int, topics: list[str]) -> None:
+        self.connection = connection
+        self.now = now
+        self._topics = topics
+
+    def nudge(self, topic: str) -> None:
+        """Nudge `topic` once this use case is committed; never if it is not."""
+        self._topics.append(topic)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatistics:
+    """Counters since `Database.open`."""
+
+    commits: int
+    """Transactions committed or failed, each a group of use cases."""
+    use_cases: int
+    """Use cases answered, failed ones among them."""
+    largest_commit: int
+    """Use cases of the largest group."""
+    queued: int
+    """Use cases that wait now."""
+    write_seconds: float
+    """Time that the writer thread was busy."""
+    wal_bytes: int
+    """Size of SQLite's write-ahead log; 0 on PostgreSQL."""
+
+
+class _UseCase(Protocol):
+    def __call__(self, tx: Tx, /) -> object: ...
+
+
+class Database:
+    """The record's database, SQLite or PostgreSQL. Made by `open`, ended by `close`."""
+
+    def __init__(self, shell: Shell, nudges: Nudges, clock: Callable[[], int]) -> None:
+        self._shell = shell
+        self._nudges = nudges
+        self._clock = clock
+        self._connection: sqlalchemy.Connection | None = shell.connect()
+        self._spare: queue.SimpleQueue[sqlalchemy.Connection] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="fleetwire-reader")
+        self._writer: GroupCommit[_UseCase, object] = GroupCommit(
+            "fleetwire-writer", self._commit_group, self._close_writer
+        )
+
+    @staticmethod
+    def open(
+        url: str,
+        *,
+        nudges: Nudges,
+        clock: Callable[[], int],
+        prepare: Callable[[sqlalchemy.Connection], None] = migrations.upgrade,
+    ) -> Database:
+        """Open ``sqlite:///PATH`` or ``postgresql://...`` and bring its schema up to date.
+
+        Blocks; call it before the event loop serves. `prepare` runs in one transaction that
+        excludes other servers; only tests replace it. Raises `DatabaseUnavailable`,
+        `DatabaseFailed`, or `migrations.SchemaTooNew`.
+        """
+        shell: Shell
+        if url.startswith("sqlite:///"):
+            shell = SqliteShell(url.removeprefix("sqlite:///"))
+        elif url.startswith(("postgresql://", "postgres://")):
+            # Imported here: psycopg costs memory and time that SQLite's users should not pay.
+            from fleetwire.server.store.shell_postgres import PostgresShell  # noqa: PLC0415 - see above
+
+            shell = PostgresShell(url)
+        else:
+            scheme = url.partition(":")[0]
+            msg = f"A database URL cannot begin with {scheme!r}."
+            raise FleetwireError(msg, hint="Write sqlite:///PATH or postgresql://USER@HOST/NAME.")
+        with shell.migration() as connection:
+            prepare(connection)
+        return Database(shell, nudges, clock)
+
+    async def write(self, use_case: Callable[[Tx], T]) -> T:
+        """Run `use_case` on the writer thread; return its result after COMMIT.
+
+        What it raises is raised here, and nothing of it is stored. Otherwise raises
+        `StorageFull`, `DatabaseUnavailable` or `CommitFailed` (nothing was stored),
+        `CommitUnknown` (read again), `DatabaseFailed` (the process must end).
+
+        Use cases run in the order of the calls. Cancelling is safe: the use case may still be
+        committed, only its answer is lost. The use case must not block and must not keep `Tx`.
+        """
+        return cast("T", await self._writer.submit(use_case))
+
+    async def read(self, query: Callable[[sqlalchemy.Connection], T]) -> T:
+        """Run `query` on a reader thread, in one snapshot of what is committed.
+
+        A write through it fails. Rows must be taken out inside `query`. Cancelling is safe.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+
+    async def close(self) -> None:
+        """Commit what is queued, then close every connection. Idempotent."""
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        while not self._spare.empty():
+            self._spare.get_nowait().close()
+        self._shell.dispose()
+
+    async def wait_failed(self) -> DatabaseFailed:
+        """Wait until the disk has failed; the caller ends the process then (promise P15)."""
+        return await self._writer.wait_failed()
+
+    def statistics(self) -> DatabaseStatistics:
+        """Return the counters."""
+        counted = self._writer.statistics()
+        return DatabaseStatistics(
+            commits=counted.groups,
+            use_cases=counted.entries,
+            largest_commit=counted.largest,
+            queued=counted.queued,
+            write_seconds=counted.seconds,
+            wal_bytes=self._shell.wal_bytes(),
+        )
+
+    # -- reader threads ----------------------------------------------------------------------
+
+    def _read(self, query: Callable[[sqlalchemy.Connection], T]) -> T:
+        shell = self._shell
+        try:
+            connection = self._spare.get_nowait()
+        except queue.Empty:  # at most one connection per reader thread ever exists
+            connection = shell.connect(reader=True)
+        try:
+            shell.begin_read(connection)
+            result = query(connection)
+            shell.end_read(connection)
+        except BaseException as error:
+            if shell.abandon(connection, error):
+                self._spare.put(connection)
+            if meaning := shell.diagnose(error):
+                raise meaning from error
+            raise
+        self._spare.put(connection)
+        return result
+
+    # -- the writer thread -------------------------------------------------------------------
+
+    def _commit_group(self, group: Group[_UseCase, object]) -> None:
+        shell = self._shell
+        connection = self._connection
+        if connection is None:  # the last group lost it
+            connection = self._connection = shell.connect()
+        try:
+            topics = self._run_use_cases(connection, group)
+        except BaseException as error:
+            self._drop_group(connection, error)
+            if meaning := shell.diagnose(error):
+                raise meaning from error
+            raise
+        for topic in topics:
+            self._nudges.send(topic)
+
+    def _run_use_cases(
+        self, connection: sqlalchemy.Connection, group: Group[_UseCase, object]
+    ) -> dict[str, None]:
+        """Run the group's use cases and COMMIT. What it raises fails the whole group."""
+        shell = self._shell
+        topics: dict[str, None] = {}
+        shell.begin(connection)
+        now = self._clock()
+        fresh = True  # there is a savepoint that nothing has been written after
+        for entry in group:
+            if not fresh:
+                shell.renew_savepoint(connection)
+            mine: list[str] = []
+            try:
+                entry.result = entry.work(Tx(connection, now, mine))
+            except Exception as error:
+                if not shell.in_transaction(connection):
+                    raise  # the database has rolled back the whole group by itself
+                shell.return_to_savepoint(connection)
+                fresh = True
+                entry.error = shell.diagnose(error) or error
+                if entry.error is not error:
+                    entry.error.__cause__ = error
+                if isinstance(entry.error, DatabaseFailed):
+                    raise
+            else:
+                if not shell.in_transaction(connection):
+                    msg = f"{entry.work!r} has ended the transaction of its whole group"
+                    raise AssertionError(msg)
+                fresh = False
+                topics.update(dict.fromkeys(mine))
+        shell.commit(connection)
+        return topics
+
+    def _drop_group(self, connection: sqlalchemy.Connection, error: BaseException) -> None:
+        if not self._shell.abandon(connection, error):
+            self._connection = None
+
+    def _close_writer(self) -> None:
+        if self._connection is not None:
+            self._connection.close()

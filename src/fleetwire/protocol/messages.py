@@ -6,7 +6,7 @@ canonical bytes know no unknown fields. Clocks are wall time in microseconds sin
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -123,7 +123,7 @@ class Beat(Message, frozen=True, tag="beat"):
 class Inventory(Message, frozen=True, tag="inventory"):
     """Agent: facts about its machine, as JSON of at most 64 KiB."""
 
-    facts: dict[str, Any]
+    facts: dict[str, object]
 
 
 FromServer: TypeAlias = (

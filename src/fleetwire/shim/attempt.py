@@ -1,0 +1,333 @@
+"""One attempt, from the lock to the exit record: the life of a shim.
+
+                    exec            first process ends              nothing lives
+    locked ─► epoch ───► running ─────────────────────► clearing ─────────────► drained ─► exit
+                            │                               ▲
+                            │ stop, deadline, quota: TERM   │
+                            └────────► ending ──────────────┘  (grace over: KILL, until empty)
+
+The first cause wins: a process that ended by itself before the stop began has `exited`, whatever
+comes later (promise P4). "Nothing lives" is the kernel's word: we are the subreaper of the tree,
+so `waitpid` without children says it exactly, and no scan can be raced.
+"""
+
+import base64
+import contextlib
+import json
+import math
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+assert sys.platform != "win32", "shims need POSIX process trees"
+
+from fleetwire.shim import pty, tree
+from fleetwire.shim.control import NAME as CONTROL
+from fleetwire.shim.control import ControlServer, listen
+from fleetwire.shim.locks import take_lock
+from fleetwire.shim.loop import Loop
+from fleetwire.shim.order import Order, OrderError
+from fleetwire.shim.pump import Pump
+from fleetwire.shim.records import (
+    LAST_RECORDS,
+    create_record_at,
+    read_record,
+    set_reserve_aside,
+    write_last_record_at,
+    write_record_at,
+)
+from fleetwire.shim.start import ExecFailed, Started, start
+from fleetwire.shim.stdin import Input
+from fleetwire.shim.writer import SpoolWriter
+
+LOCK_PATIENCE_S = 0.25  # whoever looks at the lock holds it for an instant
+LINGER_S = 0.1  # `cmd > >(tee log)`: what reads the last bytes may end by itself
+LEFTOVER_GRACE_S = 2.0
+CROWD = 50  # processes of one task beyond which we do not wait for our turn among them
+DRAIN_PATIENCE_S = 10.0  # how long the end of an output waits for a full disk
+_KILL_ROUND_S = 0.02
+_KILL_PAUSE_S = 0.002
+
+
+def run(folder: str) -> bool:
+    """Live the life of the attempt in this folder.
+
+    Returns True when nothing is left to be done about it and this process is as it was before,
+    ready for another; False when somebody has to judge the folder, or this process has changed
+    too much. Raises OSError when the folder cannot be written; then too it is to be judged.
+
+    Called in a process without other children or threads, whose loop SIGCHLD wakes, with
+    descriptors 0 to 2 open.
+    """
+    directory = take_lock(folder, patience_s=LOCK_PATIENCE_S)
+    if directory is None:
+        return True  # another shim lives it
+    try:
+        if not LAST_RECORDS.isdisjoint(os.listdir(directory)):
+            return True
+        # Listening comes before the look for `stop`: an agent that leaves a stop and finds nobody
+        # listening knows that we shall find it; else it tells us.
+        with listen(directory, folder, CONTROL) as listener:
+            return _run(directory, folder, listener)
+    finally:
+        os.chdir("/")
+        os.close(directory)
+
+
+def _run(directory: int, folder: str, listener: socket.socket) -> bool:
+    try:
+        order = Order.from_record(read_record(folder, "order") or {})
+        stop = read_record(folder, "stop")
+        if stop is not None and stop.get("epoch", math.inf) >= order.epoch:
+            if os.path.exists(os.path.join(folder, "epoch")):
+                return False
+            write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
+            return True
+        os.chdir(order.cwd)
+        tree.become_subreaper()
+        set_reserve_aside(directory)
+        me = os.getpid()
+        identity = {"pid": me, "pid_start": tree.start_time(me), "boot_id": tree.boot_id()}
+        if not create_record_at(directory, "epoch", {"epoch": order.epoch, **identity}):
+            return False  # it was begun before: never a second exec (promise P2)
+    except (OrderError, OSError) as error:
+        write_record_at(directory, "lost", _start_failed(error))
+        return True
+    with Loop() as loop:
+        attempt = Attempt(directory, order, loop)
+        try:
+            task = start(order)
+        except ExecFailed as error:
+            write_last_record_at(directory, "exit", attempt.not_executed(error))
+        except OSError as error:
+            write_last_record_at(directory, "lost", _start_failed(error))
+        else:
+            write_last_record_at(directory, "exit", attempt.live(task, listener))
+    return attempt.unchanged
+
+
+def _start_failed(error: Exception) -> dict[str, Any]:
+    return {"reason": f"start failed: {error}", "at": _now_us()}
+
+
+class Attempt:
+    """The attempt after its `epoch` is durable."""
+
+    def __init__(self, directory: int, order: Order, loop: Loop) -> None:
+        self._directory = directory
+        self._order = order
+        self._writer = SpoolWriter(directory, piece=order.piece, quota=order.quota)
+        self._loop = loop
+        self._pump = Pump(self._loop, self._writer, order.quota_policy, self._quota_reached)
+        self._cause: str | None = None  # why it is being ended; None while it is not
+        self._status: int | None = None  # wait status of the first process
+        self._kill_at = math.inf
+        self._linger_until = math.inf
+        self._leftovers = 0
+        self._rounds = 0
+        self._ahead = False
+        self._begun = time.monotonic()
+        self._started_at = _now_us()
+
+    def not_executed(self, error: ExecFailed) -> dict[str, Any]:
+        """The `exit` record of an attempt whose program could not be executed."""
+        return self._exit_record(error.exit_code, None, str(error))
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether this process may live another attempt: it has not stayed ahead of others."""
+        return not self._ahead
+
+    def live(self, task: Started, listener: socket.socket) -> dict[str, Any]:
+        """See the task, which has just started, to its end; return the `exit` record."""
+        self._task = task
+        self._record_started(task)
+        self._deadline = self._begun + self._order.deadline_s
+        for fd, stream in self._task.outputs.items():
+            self._pump.add(fd, stream)
+        self._input = Input(self._loop, self._task.stdin, terminal=self._order.tty is not None)
+        server = ControlServer(listener, self._loop, self._answer)
+        while self._reap():
+            self._loop.turn(self._wait_s())
+            now = time.monotonic()
+            self._pump.turn(now)
+            self._keep_time(now)
+        self._drain()
+        server.close()
+        self._input.close()
+        return self._result()
+
+    def _record_started(self, task: Started) -> None:
+        record = {
+            "pid": task.pid,
+            "pid_start": tree.start_time(task.pid),
+            "boot_id": tree.boot_id(),
+            "at": self._started_at,
+        }
+        # A disk that has filled up since `epoch` must not end the task it has just begun: without
+        # `started` the worst that can be said later is `start unknown`.
+        with contextlib.suppress(OSError):
+            write_record_at(self._directory, "started", record, sync=False)
+
+    def _reap(self) -> bool:
+        """Collect who has ended; False when nothing of the attempt lives any more."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self._task.pid:
+                self._status = status
+                now = time.monotonic()
+                self._linger_until = now if self._cause else now + LINGER_S
+
+    def _wait_s(self) -> float:
+        at = min(self._pump.wake_at(), self._kill_at, self._linger_until)
+        if self._status is None and self._cause is None:
+            at = min(at, self._deadline)
+        # A pump that has something to do every turn must not starve: never negative.
+        return min(max(at - time.monotonic(), 0.0), 3600.0)
+
+    def _keep_time(self, now: float) -> None:
+        """Deadline, leftovers, and KILL when the grace is over."""
+        if self._status is None:
+            if now >= self._deadline:
+                self._end("deadline", self._order.grace_s)
+        elif now >= self._linger_until:
+            self._linger_until = math.inf
+            self._clear(now)
+        if now >= self._kill_at:
+            self._kill()
+
+    def _end(self, cause: str, grace_s: float) -> None:
+        """Begin to end the task: TERM for the whole tree now, KILL after the grace."""
+        self._reap()
+        kill_at = time.monotonic() + max(grace_s, 0.0)
+        if self._cause is not None or self._status is not None:
+            self._kill_at = min(self._kill_at, kill_at)  # sooner, never later
+            return
+        self._cause = cause
+        self._kill_at = kill_at
+        tree.get_ahead()  # for the one look: in a crowd it would take too long
+        tree.terminate(self._living())
+        if not self._ahead:
+            tree.fall_back()
+
+    def _clear(self, now: float) -> None:
+        """The first process has ended: what is left of the tree has to end as well."""
+        left = self._living()
+        self._leftovers = len(left)
+        self._kill_at = min(self._kill_at, now + LEFTOVER_GRACE_S)
+        tree.terminate(left)
+
+    def _kill(self) -> None:
+        """KILL, again and again for a moment, then a turn of the loop; until nothing lives.
+
+        What forks faster than one look takes shall not outrun it, so the round is tight; and
+        from the second round on we run before everybody else, where we may.
+        """
+        self._rounds += 1
+        if self._rounds == 2:
+            self._get_ahead()
+        until = time.monotonic() + _KILL_ROUND_S
+        known: set[int] = set()
+        while self._reap() and time.monotonic() < until:
+            living = tree.descendants(os.getpid())
+            tree.kill_all(living)
+            pids = {each.pid for each in living}
+            if pids <= known:
+                break  # all have their signal; they need time to die, not more signals
+            known |= pids
+        # What is in the middle of a system call may take its time; no use in looking harder.
+        self._kill_at = time.monotonic() + _KILL_PAUSE_S * min(self._rounds, 25)
+
+    def _living(self) -> list[tree.Process]:
+        living = tree.descendants(os.getpid())
+        if len(living) > CROWD:
+            self._get_ahead()
+        return living
+
+    def _get_ahead(self) -> None:
+        self._ahead = True
+        tree.get_ahead()
+
+    def _drain(self) -> None:
+        give_up = time.monotonic() + DRAIN_PATIENCE_S
+        while not self._pump.drain(force=time.monotonic() >= give_up):
+            self._loop.turn(0.1)
+        self._writer.close()
+
+    def _quota_reached(self) -> None:
+        if self._status is None:
+            self._end("quota", self._order.grace_s)
+
+    def _result(self) -> dict[str, Any]:
+        if self._status is None:
+            raise AssertionError("the tree is empty, so its first process was reaped")
+        code = os.waitstatus_to_exitcode(self._status)
+        error = self._writer.error
+        if self._pump.lost:
+            error = f"the disk was full: the last {self._pump.lost} bytes of output were not stored"
+        if code < 0:
+            return self._exit_record(None, -code, error)
+        return self._exit_record(code, None, error)
+
+    def _exit_record(
+        self, exit_code: int | None, signal: int | None, error: str | None
+    ) -> dict[str, Any]:
+        return {
+            "epoch": self._order.epoch,
+            "cause": self._cause or "exited",
+            "exit_code": exit_code,
+            "signal": signal,
+            "at": _now_us(),
+            "started_at": self._started_at,
+            "duration_s": round(time.monotonic() - self._begun, 6),
+            "length": self._writer.length,
+            "sha256": self._writer.digest(),
+            "leftovers": self._leftovers,
+            "error": error,
+        }
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what a request on the control socket asks (docs/seams.md, "control")."""
+        match request.get("do"):
+            case "stop":
+                self._end("stopped", float(request.get("grace_s", self._order.grace_s)))
+            case "resize":
+                if self._task.terminal is None:
+                    raise ValueError("the task has no terminal to resize")
+                pty.resize(self._task.terminal, int(request["rows"]), int(request["cols"]))
+            case "input":
+                self._input.give(base64.b64decode(request["bytes"], validate=True))
+            case "eof":
+                self._input.end()
+            case "quota":
+                self._writer.quota = int(request["bytes"])
+                self._pump.look_again(time.monotonic())
+            case "trimmed":
+                self._pump.look_again(time.monotonic())
+            case "status":
+                pass
+            case other:
+                raise ValueError(f"unknown request {json.dumps(other)}")
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "pid": self._task.pid,
+            "cause": self._cause,
+            "ended": self._status is not None,
+            "blocked": self._pump.blocked,
+            "length": self._writer.length,
+            "stored_bytes": self._writer.stored_bytes,
+            "quota": self._writer.quota,
+        }
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,72 @@
+"""What becomes of an attempt whose shim was killed: end what it left behind, then say `lost`.
+
+Two do this, by the same rules: the spawner for its own shims, at once, and the agent (`bury`) for
+shims that died while no spawner was there to see it.
+"""
+
+import os
+import sys
+import time
+
+assert sys.platform != "win32", "shims need POSIX process trees"
+
+from fleetwire.shim import tree
+from fleetwire.shim.locks import take_lock
+from fleetwire.shim.records import LAST_RECORDS, read_record, write_record_at
+
+SHIM_DIED, START_UNKNOWN, REBOOTED = "shim died", "start unknown", "node rebooted"
+_PAUSE_S = 0.002
+
+
+def judge(folder: str) -> str | None:
+    """Why the attempt is lost, once its shim is gone; None when it is not.
+
+    Not lost is one that never began (no `epoch`: it may start) and one with its last record. To
+    be asked under the lock only.
+    """
+    if not LAST_RECORDS.isdisjoint(os.listdir(folder)):
+        return None
+    epoch = read_record(folder, "epoch")
+    if epoch is None:
+        return None
+    if epoch.get("boot_id", tree.boot_id()) != tree.boot_id():
+        return REBOOTED
+    return START_UNKNOWN if read_record(folder, "started") is None else SHIM_DIED
+
+
+def left_alive(folder: str) -> list[tree.Process]:
+    """The processes of the attempt that live, its shim being dead; [] after a reboot."""
+    started = read_record(folder, "started") or {}
+    if started.get("boot_id", tree.boot_id()) != tree.boot_id():
+        return []
+    attempt = os.path.basename(os.path.normpath(folder))
+    return tree.survivors(attempt, started.get("pid"), started.get("pid_start"))
+
+
+def close_grave(directory: int, reason: str) -> None:
+    """Write `lost`; `directory` is the descriptor that holds the lock."""
+    write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})
+
+
+def bury(folder: str) -> str | None:
+    """End what is left of an attempt whose shim and spawner are gone, and write `lost`.
+
+    Returns the reason written; None when there was nothing to do: a shim lives, the attempt never
+    began, or it has its last record. Blocks until nothing of the attempt lives. Calling it again,
+    or from two processes, is harmless.
+    """
+    directory = take_lock(folder)
+    if directory is None:
+        return None
+    try:
+        reason = judge(folder)
+        if reason is None:
+            return None
+        while reason != REBOOTED and (living := left_alive(folder)):
+            # One by one: a group may hold others than those this search proves to be ours.
+            tree.kill_each(living)
+            time.sleep(_PAUSE_S)
+        close_grave(directory, reason)
+        return reason
+    finally:
+        os.close(directory)

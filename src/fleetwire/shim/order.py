@@ -1,0 +1,55 @@
+"""The `order` record: what the agent asks of a shim (docs/seams.md, section 1)."""
+
+from typing import Any, NamedTuple
+
+_POLICIES = ("block", "drop", "kill")
+
+
+class OrderError(ValueError):
+    """The order cannot be carried out as it is written."""
+
+
+class Order(NamedTuple):
+    """One attempt, ready to run. Durations in seconds, sizes in bytes."""
+
+    attempt: str
+    epoch: int
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    tty: tuple[int, int] | None
+    stdin: bool
+    deadline_s: float
+    grace_s: float
+    quota: int
+    quota_policy: str
+    piece: int
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Order":
+        """Read the record; raises OrderError, which names what is wrong with it."""
+        try:
+            tty = record["tty"]
+            order = cls(
+                attempt=str(record["attempt"]),
+                epoch=int(record["epoch"]),
+                argv=[str(each) for each in record["argv"]],
+                env={str(name): str(value) for name, value in record["env"].items()},
+                cwd=str(record["cwd"]),
+                tty=None if tty is None else (int(tty["rows"]), int(tty["cols"])),
+                stdin=record["stdin"] == "control",
+                deadline_s=float(record["deadline_s"]),
+                grace_s=float(record["grace_s"]),
+                quota=int(record["quota"]),
+                quota_policy=str(record["quota_policy"]),
+                piece=int(record["piece"]),
+            )
+        except KeyError as error:
+            raise OrderError(f"the order has no field {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise OrderError(f"the order has a field of the wrong kind: {error}") from error
+        if not order.argv:
+            raise OrderError("the order has an empty argv")
+        if order.quota_policy not in _POLICIES:
+            raise OrderError(f"the order's quota_policy is not one of {', '.join(_POLICIES)}")
+        return order

@@ -14,7 +14,7 @@ from fleetwire.core.envelopes import (
     order_bytes,
     spec_sha256,
 )
-from fleetwire.core.specs import Script
+from fleetwire.core.specs import Ping, Script, Scripted, Spec, Step
 
 SPEC = Script("true", env={"B": "2", "A": "1"})
 ENVELOPE = Envelope(
@@ -49,6 +49,20 @@ def test_canonical_bytes_are_frozen() -> None:
 def test_the_order_of_an_environment_does_not_matter() -> None:
     assert spec_sha256(SPEC) == spec_sha256(Script("true", env={"A": "1", "B": "2"}))
     assert spec_sha256(SPEC) != spec_sha256(Script("true", env={"A": "2", "B": "1"}))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Script("true"),
+        Script("true", timeout=5, grace=1),
+        Ping(timeout=3),
+        Scripted((Step("sleep", seconds=1),), timeout=9),
+    ],
+)
+def test_a_spec_has_one_hash_wherever_it_was_made(spec: Spec) -> None:
+    decoded = msgspec.json.decode(msgspec.json.encode(spec), type=Spec)
+    assert spec_sha256(decoded) == spec_sha256(spec)
 
 
 @pytest.mark.parametrize("field", [f.name for f in msgspec.structs.fields(Envelope)])

@@ -20,7 +20,19 @@ _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX: Final = "FLEETWIRE_"
 
 
-class Script(msgspec.Struct, frozen=True, tag="script", tag_field="kind"):
+class _Timed(msgspec.Struct, frozen=True):
+    """Whole seconds given as an int become a float, as they are after the wire: a spec has one
+    form and so one hash, wherever it was made.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "grace", "seconds"):
+            value = getattr(self, name, None)
+            if isinstance(value, int):
+                msgspec.structs.force_setattr(self, name, float(value))
+
+
+class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
     """A script for an interpreter. `timeout` and `grace` are seconds."""
 
     script: str
@@ -32,14 +44,14 @@ class Script(msgspec.Struct, frozen=True, tag="script", tag_field="kind"):
     grace: float = limits.GRACE_DEFAULT_S
 
 
-class Ping(msgspec.Struct, frozen=True, tag="ping", tag_field="kind"):
+class Ping(_Timed, frozen=True, tag="ping", tag_field="kind"):
     """Prove that the whole path to a node works: submit, start, one line of output, exit 0."""
 
     timeout: float = 60.0
     grace: float = limits.GRACE_DEFAULT_S
 
 
-class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+class Step(_Timed, frozen=True, omit_defaults=True):
     """One step of a scripted attempt: misbehaviour as data.
 
     | do | means |
@@ -63,7 +75,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int = 0
 
 
-class Scripted(msgspec.Struct, frozen=True, tag="scripted", tag_field="kind"):
+class Scripted(_Timed, frozen=True, tag="scripted", tag_field="kind"):
     """Steps played in order by the node, or by a simulated node in its own time."""
 
     steps: tuple[Step, ...]

@@ -1,0 +1,200 @@
+"""Attempts' folders on disk: read into `Folder` values, tombstones, marks, deletion.
+
+Everything blocks for as long as the disk takes; records are a few hundred bytes. `at` is wall
+time in microseconds since 1970, given by the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from fleetwire.agent.attempts import Folder
+from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
+from fleetwire.core.ids import is_id
+from fleetwire.shim.spool import SpoolReader, is_locked, read_record, take_lock, write_record
+
+# What a folder of small files takes on disk, roughly; the log's pieces are counted on top.
+FOLDER_BYTES: Final = 32 * 1024
+_Kind = TypeVar("_Kind", Started, Exited, Lost, Declined, NeverStarted)
+# Who only looks at a lock holds it for an instant: that is no shim.
+_LOOK_S: Final = 0.02
+_TOMBSTONES: Final = ("declined", "canceled", "stop", "lost")
+
+
+class Places:
+    """Where things stand in a state directory."""
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        self.spools = os.path.join(state, "spool")
+        self.tasks = os.path.join(state, "tasks")
+
+    def make(self) -> None:
+        """Create what is missing, for the owner only."""
+        for path in (self.state, self.spools, self.tasks):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def spool(self, attempt: str) -> str:
+        """Return the attempt's folder: the agent's and the shim's."""
+        return os.path.join(self.spools, attempt)
+
+    def task(self, attempt: str) -> str:
+        """Return the attempt's working directory: the task's."""
+        return os.path.join(self.tasks, attempt)
+
+    def attempts(self) -> list[str]:
+        """Return the attempts that have a folder; what is not named like one is not ours."""
+        return sorted(name for name in os.listdir(self.spools) if is_id(name))
+
+
+def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
+    """Read a folder. `live` is looked up only where the record does not say that it ended, and
+    `length` only where it does: walking a long log takes time.
+    """
+    present = frozenset(os.listdir(path))
+    attempt = os.path.basename(path)
+    order = _read(path, "order", present)
+    epoch = _read(path, "epoch", present)
+    exited = _value(path, "exit", present, Exited)
+    lost = _value(path, "lost", present, Lost)
+    declined = _read(path, "declined", present)
+    canceled = _read(path, "canceled", present)
+    stop = _read(path, "stop", present)
+    ended = exited is not None or lost is not None
+    ordered = _epoch(order)
+    return Folder(
+        attempt=attempt,
+        live=not ended and is_locked(path),
+        ordered=ordered,
+        # `epoch` torn by a power loss still counts: it may have started (architecture 5.2).
+        begun=None if epoch is None else epoch.get("epoch", ordered or 0),
+        started=_value(path, "started", present, Started),
+        exited=exited,
+        lost=lost,
+        declined_epoch=-1 if declined is None else declined.get("epoch", -1),
+        declined=None if declined is None else _convert(declined, Declined),
+        canceled_epoch=-1 if canceled is None else canceled.get("epoch", -1),
+        canceled=None if canceled is None else _convert(canceled, NeverStarted),
+        stop=-1 if stop is None else stop.get("epoch", -1),
+        sealed="sealed" in present,
+        length=_length(path, reader) if ended else 0,
+    )
+
+
+def decline(path: str, epoch: int, reason: str, *, final: bool, at: int) -> None:
+    """Write the refusal durably; only then may it be reported."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    write_record(path, "declined", {"epoch": epoch, "at": at, "reason": reason, "final": final})
+
+
+def bar(path: str, epoch: int, at: int) -> bool:
+    """Leave the tombstone of a stop that came before the start. True: `canceled` is written,
+    it never started. False: a shim holds the lock and either finds `stop`, or has begun.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    write_record(path, "stop", {"epoch": epoch, "at": at})
+    lock = take_lock(path, patience_s=_LOOK_S)
+    if lock is None:
+        return False
+    try:
+        if read_record(path, "epoch") is not None:
+            return False
+        write_record(path, "canceled", {"epoch": epoch, "at": at})
+        return True
+    finally:
+        os.close(lock)
+
+
+def clear_tombstones(path: str, epoch: int) -> bool:
+    """Remove what older epochs left, before a newer order starts. False: a shim holds the lock
+    or the attempt has begun, so it must not be started.
+    """
+    lock = take_lock(path, patience_s=_LOOK_S)
+    if lock is None:
+        return False
+    try:
+        if read_record(path, "epoch") is not None:
+            return False
+        for name in _TOMBSTONES:
+            record = read_record(path, name)
+            if record is not None and record.get("epoch", -1) < epoch:
+                os.unlink(os.path.join(path, name))
+        return True
+    finally:
+        os.close(lock)
+
+
+def mark_sealed(path: str, at: int) -> None:
+    """Note that the server has everything. Not fsynced: it would say so again."""
+    write_record(path, "sealed", {"at": at}, sync=False)
+
+
+def unmark_sealed(path: str) -> None:
+    """Take the note back: a restored server wants the attempt again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, "sealed"))
+
+
+def delete(places: Places, attempt: str) -> bool:
+    """Delete both folders of an attempt. False: a shim lives there, nothing was deleted."""
+    spool = places.spool(attempt)
+    try:
+        lock = take_lock(spool, patience_s=_LOOK_S)
+    except FileNotFoundError:
+        lock = None
+    else:
+        if lock is None:
+            return False
+    try:
+        # The task's folder first: when we are killed in between, the spool still names the rest.
+        _remove(places.task(attempt))
+        _remove(spool)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    return True
+
+
+def _remove(path: str) -> None:
+    def unlock(function: Callable[[str], object], name: str, _: object) -> None:
+        # A task may have taken its own rights away; the folder is ours all the same.
+        os.chmod(os.path.dirname(name), 0o700)
+        with contextlib.suppress(FileNotFoundError):
+            function(name)
+
+    if os.path.isdir(path):
+        shutil.rmtree(path, onerror=unlock)
+
+
+def _length(path: str, reader: SpoolReader | None) -> int:
+    if reader is not None:
+        return reader.length()
+    once = SpoolReader(path)
+    try:
+        return once.length()
+    finally:
+        once.close()
+
+
+def _read(path: str, name: str, present: frozenset[str]) -> dict[str, Any] | None:
+    return read_record(path, name) if name in present else None
+
+
+def _epoch(record: dict[str, Any] | None) -> int | None:
+    return None if record is None else record.get("epoch")
+
+
+def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> _Kind | None:
+    record = _read(path, name, present)
+    return None if record is None else _convert(record, kind)
+
+
+def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind:
+    # Records carry no tag, their name is the file's; `duration_s` is how they spell `duration`.
+    return msgspec.convert({**record, "duration": record.get("duration_s")}, kind)

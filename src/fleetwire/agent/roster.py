@@ -1,0 +1,496 @@
+"""The attempts on this node: what their folders say, what the server wants, and what is done.
+
+The roster is level-triggered. Events (a record appeared, the server said something, a shim died)
+only mean *look again*; the look reads the folder and `attempts.reconcile` says what to do. Ended
+and sealed attempts leave the roster for the cleaner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from fleetwire.agent import folders
+from fleetwire.agent import level as levels
+from fleetwire.agent.attempts import (
+    Action,
+    Bar,
+    Decline,
+    Folder,
+    Forget,
+    Nothing,
+    Report,
+    Start,
+    Stop,
+    Terms,
+    observations,
+    reconcile,
+)
+from fleetwire.agent.cleaner import Cleaner
+from fleetwire.agent.entry import Entry
+from fleetwire.agent.folders import Places
+from fleetwire.agent.lease import Lease
+from fleetwire.agent.level import Level
+from fleetwire.agent.shims import Shims
+from fleetwire.agent.spawner import SpawnerLine
+from fleetwire.agent.starter import NoRoom, Starter
+from fleetwire.agent.status import Status
+from fleetwire.core import limits
+from fleetwire.core.desired import Desired, Observation, Wanted
+from fleetwire.core.leases import generation_of
+from fleetwire.shim.spool import is_locked
+
+_LAST: Final = frozenset({"exit", "lost", "canceled"})
+_RECORDS: Final = _LAST | {"started"}
+_COALESCE_S: Final = 0.005
+_SWEEP_S: Final = 1.0
+# A spawner buries its own shims at once; only when it is dead as well the agent does it.
+_PATIENCE: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Roster:
+    """One per agent. `wall`: microseconds since 1970. `wake` is called when there is something
+    to send; the link in force sets it.
+    """
+
+    def __init__(  # each argument is one thing it works on
+        self,
+        places: Places,
+        *,
+        capacity: int,
+        starter: Starter,
+        spawner: SpawnerLine,
+        cleaner: Cleaner,
+        lease: Lease,
+        status: Status,
+        wall: Callable[[], int],
+    ) -> None:
+        self._places = places
+        self._capacity = capacity
+        self._starter = starter
+        self._spawner = spawner
+        self._cleaner = cleaner
+        self._lease = lease
+        self._status = status
+        self._wall = wall
+        self._entries: dict[str, Entry] = {}
+        self._busy: set[str] = set()
+        self._written: dict[str, bool] = {}
+        self._settling: asyncio.Handle | None = None
+        self._swept: asyncio.TimerHandle | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._shims = Shims(starter.quota, self._look)
+        self.level = levels.load(places.state)
+        self.wake: Callable[[], None] = _nothing
+        self.watch_add: Callable[[str, str], None] = _no_watch
+        self.watch_remove: Callable[[str], None] = _nothing_of
+        # For the uploader: attempts whose log may have more, in turn; attempts to report.
+        self.readable: dict[str, None] = {}
+        self.unreported: dict[str, None] = {}
+        spawner.answered = self._answered
+
+    # The start.
+
+    def scan(self) -> None:
+        """Read every folder: what the agent before us left. Blocks."""
+        for attempt in self._places.attempts():
+            path = self._places.spool(attempt)
+            if os.path.exists(os.path.join(path, "sealed")):
+                self._cleaner.keep(attempt)
+                continue
+            entry = self._entries[attempt] = Entry(attempt, path)
+            entry.folder = folders.load(path, reader=entry.reader)
+            if entry.folder.busy:
+                self._busy.add(attempt)
+
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Watch and sweep from now on; `group` holds what takes time."""
+        self._group = group
+        self._shims.begin(group)
+        for attempt in self._busy:
+            self.watch_add(attempt, self._places.spool(attempt))
+        if self._entries:
+            _log.info("adopted %d attempts, %d live", len(self._entries), len(self._busy))
+        self._say()
+        self._sweep_later()
+
+    # What the link and the uploader ask.
+
+    @property
+    def busy(self) -> int:
+        """How many attempts take a place."""
+        return len(self._busy)
+
+    def entry(self, attempt: str) -> Entry | None:
+        """Return an attempt that is here and not sealed."""
+        return self._entries.get(attempt)
+
+    def observe(self) -> tuple[Observation, ...]:
+        """Return all that the node can say, and count it as reported."""
+        found: list[Observation] = []
+        self.unreported.clear()
+        for entry in self._entries.values():
+            entry.reported = observations(entry.folder)
+            found += entry.reported
+        return tuple(found)
+
+    def disconnected(self) -> None:
+        """The link is gone: nothing counts as said, and nobody says where to send from."""
+        self.wake = _nothing
+        self.readable.clear()
+        self.unreported.clear()
+        for entry in self._entries.values():
+            entry.reported = None
+
+    # What the server says.
+
+    def apply(self, desired: Desired) -> None:
+        """Take the server's level or a delta of it. A drain is durable before anything else
+        happens (architecture 5.13).
+        """
+        self._remember(desired)
+        starts: list[Entry] = []
+        for wanted in desired.attempts:
+            self._want(wanted, starts)
+        self._launch(starts)
+        self._say()
+
+    def sealed(self, attempts: Iterable[str]) -> None:
+        """The server has everything of these: their folders may go, after a while."""
+        for attempt in attempts:
+            entry = self._entries.get(attempt)
+            if entry is None:
+                continue
+            if entry.folder.busy:
+                _log.error("the server calls %s sealed, but it lives: kept", attempt)
+                continue
+            self._drop(entry)
+            # Trimmed as it was sent: one piece is left at most.
+            log_bytes = min(entry.folder.length, limits.PIECE_BYTES)
+            self._cleaner.seal(attempt, log_bytes=log_bytes)
+
+    def unknown(self, attempts: Iterable[str]) -> None:
+        """The server holds no such attempts of ours. That is no order to delete (law 1)."""
+        for attempt in attempts:
+            self.readable.pop(attempt, None)
+            _log.warning("the server does not know %s; its folder is kept", attempt)
+
+    def durable(self, attempt: str, length: int) -> None:
+        """The server has the log up to here: what lies below may go."""
+        entry = self._entries.get(attempt)
+        if entry is None or length < 1:
+            return
+        freed = entry.reader.trim(length) if os.path.isdir(entry.path) else 0
+        if freed and entry.folder.busy:
+            self._shims.trimmed(entry)
+
+    # What the watch says.
+
+    def written(self, attempt: str, name: str) -> None:
+        """Something was written in the attempt's folder; an empty name: look at all of it."""
+        record = name in _RECORDS or not name
+        if not record and not name.startswith("output."):
+            return
+        self._written[attempt] = self._written.get(attempt, False) or record
+        # An end is reported at once, everything else waits for company.
+        self._settle_within(0.0 if name in _LAST else _COALESCE_S)
+
+    def _settle_within(self, delay_s: float) -> None:
+        if self._settling is not None:
+            if delay_s or not isinstance(self._settling, asyncio.TimerHandle):
+                return
+            self._settling.cancel()
+        loop = asyncio.get_running_loop()
+        if delay_s:
+            self._settling = loop.call_later(delay_s, self._settle)
+        else:
+            self._settling = loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        written, self._written = self._written, {}
+        for attempt, record in written.items():
+            entry = self._entries.get(attempt)
+            if entry is None:
+                continue
+            self.readable[attempt] = None
+            if record:
+                self._look(entry)
+        self.wake()
+
+    # Deciding and doing.
+
+    def _want(self, wanted: Wanted, starts: list[Entry]) -> None:
+        entry = self._entries.get(wanted.attempt)
+        if entry is None and self._cleaner.has(wanted.attempt):
+            if wanted.wish == "forget":
+                self._cleaner.forget(wanted.attempt)
+                return
+            entry = self._reopen(wanted.attempt)
+        self._act(entry, wanted, starts)
+        if wanted.attempt in self._entries:
+            self._entries[wanted.attempt].wanted = wanted
+            self.readable[wanted.attempt] = None
+
+    def _act(self, entry: Entry | None, wanted: Wanted, starts: list[Entry]) -> None:
+        action = reconcile(wanted, entry.folder if entry else None, self._terms())
+        if isinstance(action, Nothing) or (entry is None and isinstance(action, Report)):
+            return
+        if entry is None:
+            entry = self._entries[wanted.attempt] = Entry(
+                wanted.attempt, self._places.spool(wanted.attempt)
+            )
+        if isinstance(action, Start):
+            self._take_place(entry, wanted)
+            starts.append(entry)
+            return
+        self._do(entry, wanted, action)
+
+    def _do(self, entry: Entry, wanted: Wanted, action: Action) -> None:
+        match action:
+            case Decline(reason=reason, final=final):
+                self._decline(entry, wanted.epoch, reason, final=final)
+            case Bar():
+                folders.bar(entry.path, wanted.epoch, self._wall())
+                self._look(entry)
+                if entry.folder.busy:  # a shim was faster: it has begun, or will find `stop`
+                    entry.wanted = wanted
+                    self._shims.stop(entry)
+            case Stop():
+                entry.wanted = wanted
+                self._shims.stop(entry)
+            case Report():
+                entry.reported = None
+                self._report(entry)
+            case Forget():
+                self._drop(entry)
+                self._cleaner.forget(entry.attempt)
+            case _:
+                raise AssertionError(f"{action} is done elsewhere")
+
+    def _terms(self) -> Terms:
+        return Terms(
+            lease_holds=self._lease.holds(),
+            admin=self.level.admin,
+            busy=len(self._busy),
+            capacity=self._capacity,
+            objection=self._starter.objection,
+        )
+
+    def _take_place(self, entry: Entry, wanted: Wanted) -> None:
+        """From here on it counts as live, until its folder or the spawner says otherwise."""
+        generation = generation_of(wanted.epoch)
+        if generation > self.level.generation:
+            # The hello names it from now on (5.4), so it is durable before it counts.
+            self._save(Level(self.level.revision, self.level.admin, generation))
+        entry.wanted = wanted
+        entry.asked = True
+        with contextlib.suppress(NoRoom):  # found again, and said, where it is prepared
+            entry.quota = self._starter.quota(len(self._busy) + 1)
+        self._put(entry, Folder(attempt=entry.attempt, live=True, ordered=wanted.epoch))
+
+    def _launch(self, starts: list[Entry]) -> None:
+        if starts and self._group is not None:
+            self._group.create_task(self._prepare_and_ask(starts, len(self._busy)))
+            self._sweep_later()
+
+    async def _prepare_and_ask(self, starts: list[Entry], busy: int) -> None:
+        """Write the folders in a thread: creating files waits for the disk's journal, which the
+        fsyncs of every shim keep busy, and neither links nor other attempts shall wait with it.
+        """
+        orders = [entry.wanted for entry in starts if entry.wanted is not None]
+        prepared = await asyncio.to_thread(self._starter.prepare_all, orders, busy=busy)
+        ready: list[str] = []
+        for entry, outcome in zip(starts, prepared, strict=True):
+            if outcome == "ready":
+                ready.append(entry.attempt)
+                self.watch_add(entry.attempt, entry.path)
+                continue
+            entry.asked = False
+            if isinstance(outcome, Decline):
+                epoch = entry.folder.ordered or 0
+                self._decline(entry, epoch, outcome.reason, final=outcome.final)
+            else:
+                self._look(entry)
+        self._spawner.start(ready)
+
+    def _answered(self, attempt: str, error: str | None) -> None:
+        entry = self._entries.get(attempt)
+        if entry is None:
+            return
+        entry.asked = False
+        if error is None:
+            return
+        # It may have been forked all the same: the folder knows.
+        self._look(entry)
+        if entry.folder.busy or entry.folder.ended:
+            return
+        if error and entry.wanted is not None:
+            self._decline(entry, entry.wanted.epoch, error, final=False)
+        else:
+            self._again(entry)
+
+    def _again(self, entry: Entry) -> None:
+        """Nothing of it has begun and no shim is there: decide anew."""
+        if entry.wanted is None:
+            return
+        starts: list[Entry] = []
+        self._act(entry, entry.wanted, starts)
+        self._launch(starts)
+
+    def _decline(self, entry: Entry, epoch: int, reason: str, *, final: bool) -> None:
+        reason = reason[: limits.REASON_CHARS]
+        _log.info("declined %s: %s", entry.attempt, reason)
+        try:
+            folders.decline(entry.path, epoch, reason, final=final, at=self._wall())
+        except OSError as error:
+            # Not durable, so not reported: the server offers it again when it asks again.
+            _log.error("the refusal of %s cannot be written: %s", entry.attempt, error)
+            return
+        self._look(entry)
+
+    def _reopen(self, attempt: str) -> Entry | None:
+        """A server that was restored asks for what it once had: it may have it again."""
+        self._cleaner.give_back(attempt)
+        path = self._places.spool(attempt)
+        if not os.path.isdir(path):
+            return None
+        folders.unmark_sealed(path)
+        entry = self._entries[attempt] = Entry(attempt, path)
+        entry.folder = folders.load(path, reader=entry.reader)
+        return entry
+
+    # Looking.
+
+    def _look(self, entry: Entry) -> None:
+        """Read the folder again, and note what has changed."""
+        try:
+            folder = folders.load(entry.path, reader=entry.reader)
+        except FileNotFoundError:
+            folder = Folder(attempt=entry.attempt)
+        if entry.asked and not folder.ended and not folder.live and folder.barred < 0:
+            folder = Folder(
+                attempt=entry.attempt, live=True, ordered=folder.ordered, begun=folder.begun
+            )
+        self._put(entry, folder)
+
+    def _put(self, entry: Entry, folder: Folder) -> None:
+        before, entry.folder = entry.folder, folder
+        attempt = entry.attempt
+        if folder.busy:
+            if attempt not in self._busy:
+                self._busy.add(attempt)
+                if not entry.asked:  # else when its folder is there
+                    self.watch_add(attempt, entry.path)
+        elif attempt in self._busy:
+            self._busy.discard(attempt)
+            self.watch_remove(attempt)
+        if folder.ended and not before.ended:
+            entry.ended_at = asyncio.get_running_loop().time()
+            self.readable[attempt] = None
+        if observations(folder) != entry.reported:
+            self._report(entry)
+
+    def _report(self, entry: Entry) -> None:
+        self.unreported[entry.attempt] = None
+        self.wake()
+
+    def _drop(self, entry: Entry) -> None:
+        self._entries.pop(entry.attempt, None)
+        self._busy.discard(entry.attempt)
+        self.readable.pop(entry.attempt, None)
+        self.unreported.pop(entry.attempt, None)
+        self.watch_remove(entry.attempt)
+        entry.reader.close()
+
+    # The sweep: what no event tells.
+
+    def _sweep_later(self) -> None:
+        if self._swept is None and (self._busy or self._unsettled()):
+            self._swept = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    def _unsettled(self) -> bool:
+        return any(not entry.folder.ended for entry in self._entries.values())
+
+    def _sweep(self) -> None:
+        self._swept = None
+        for attempt in list(self._busy):
+            entry = self._entries[attempt]
+            if entry.asked:
+                continue
+            if is_locked(entry.path):
+                entry.unlocked = 0
+                self._shims.stop(entry)
+                self.readable[attempt] = None  # in case an event was lost
+                continue
+            self._look(entry)
+            if entry.folder.ended or entry.folder.barred >= 0:
+                continue
+            entry.unlocked += 1
+            if entry.folder.begun is None:
+                self._put(entry, Folder(attempt=attempt, ordered=entry.folder.ordered))
+                self._again(entry)
+            elif entry.unlocked >= _PATIENCE:
+                self._shims.bury(entry)
+        self._shims.share_quota([self._entries[attempt] for attempt in self._busy])
+        self._clean_tombstones()
+        self._say()
+        self.wake()
+        self._sweep_later()
+
+    def _clean_tombstones(self) -> None:
+        """A tombstone that the server was told of needs not be kept for ever: should the server
+        have lost the word, it asks again, and the answer is found anew.
+        """
+        limit = self._wall() - int(limits.SEALED_KEEP_S * 1_000_000)
+        for entry in list(self._entries.values()):
+            folder = entry.folder
+            if folder.busy or folder.ended or folder.begun is not None or not entry.reported:
+                continue
+            newest = folder.declined or folder.canceled
+            if newest is not None and newest.at < limit:
+                self._drop(entry)
+                self._cleaner.forget(entry.attempt)
+
+    def _remember(self, desired: Desired) -> None:
+        if desired.revision == self.level.revision and desired.admin == self.level.admin:
+            return
+        new = Level(desired.revision, desired.admin, self.level.generation)
+        if desired.admin != self.level.admin:
+            _log.info("the server says that this node is %s", desired.admin)
+            self._save(new)
+        else:
+            # The same administrator's word under a later number: the durable one says as much.
+            self.level = new
+        self.wake()
+
+    def _save(self, new: Level) -> None:
+        levels.save(self._places.state, new)
+        self.level = new
+
+    def _say(self) -> None:
+        kept = len(self._entries) - len(self._busy)
+        admin = "" if self.level.admin == "active" else f"; the node is {self.level.admin}"
+        self._status.say(
+            "attempts",
+            f"{len(self._busy)} of {self._capacity} places taken, "
+            f"{kept} ended and not sealed{admin}",
+        )
+
+
+def _nothing() -> None:
+    return
+
+
+def _nothing_of(attempt: str) -> None:  # noqa: ARG001 (stands in for a watch)
+    return
+
+
+def _no_watch(attempt: str, path: str) -> None:  # noqa: ARG001 (stands in for a watch)
+    return

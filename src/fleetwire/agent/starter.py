@@ -1,0 +1,179 @@
+"""From an order to a folder that a shim can run: is it signed for us, and what does it execute.
+
+Nothing here decides whether to start (that is `attempts.reconcile`) and nothing starts here.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from fleetwire.agent import drivers, folders, keys
+from fleetwire.agent.attempts import Decline
+from fleetwire.agent.config import AgentConfig
+from fleetwire.agent.drivers import Unable
+from fleetwire.agent.files import sync_folder, write_new
+from fleetwire.agent.folders import Places
+from fleetwire.agent.identity import Identity
+from fleetwire.agent.platforms import SEARCH_PATH
+from fleetwire.core import envelopes, limits
+from fleetwire.core.desired import Wanted
+from fleetwire.core.errors import FleetwireError
+
+_TERMINAL: Final = {"rows": 24, "cols": 80}
+_QUOTA_SHARE: Final = 10  # a tenth of the free disk (P9)
+_QUOTA_LEAST: Final = limits.MIB
+# Below this much free disk nothing is started: the exit of what runs needs the rest (P16).
+_ROOM_LEAST: Final = 16 * limits.MIB
+
+
+# What came of preparing a start: it may be asked for, it has begun already, or why not.
+Prepared: TypeAlias = Literal["ready", "begun"] | Decline
+
+
+class NoRoom(FleetwireError):
+    """The node's disk has no room for another attempt."""
+
+    code = "no-room"
+
+
+class HasBegun(Exception):
+    """The attempt's folder says that it must not be started: a shim is there, or was."""
+
+
+class Starter:
+    """Checks and prepares starts. `server_now`: microseconds, by the server's clock."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        identity: Identity,
+        places: Places,
+        server_now: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._places = places
+        self._server_now = server_now
+        self._search = os.environ.get("PATH") or SEARCH_PATH
+        self._base = _base_environment(self._search)
+
+    def objection(self, wanted: Wanted) -> str | None:
+        """Say what is wrong with a signed order, or None."""
+        order = wanted.order
+        if order is None:
+            return "there is no order"
+        key = self._identity.server_keys.get(order.key)
+        if key is None:
+            return (
+                f"the order is signed with a key that this node does not know: {order.key[:64]!r}"
+            )
+        if not keys.verifies(key, envelopes.order_bytes(order.envelope), order.signature):
+            return "the order's signature is wrong"
+        return envelopes.objection(
+            order.envelope,
+            order.spec,
+            cluster=self._identity.cluster,
+            node=self._identity.node,
+            attempt=wanted.attempt,
+            epoch=wanted.epoch,
+            now=self._server_now(),
+        )
+
+    def prepare_all(self, orders: Sequence[Wanted], *, busy: int) -> list[Prepared]:
+        """Prepare each of these. Blocks; safe in a thread. `busy` counts the live attempts,
+        these among them.
+        """
+        refusals: list[Prepared] = []
+        for wanted in orders:
+            try:
+                self.prepare(wanted, busy=busy)
+                refusals.append("ready")
+            except HasBegun:
+                refusals.append("begun")
+            except Unable as error:
+                refusals.append(Decline(str(error), final=True))
+            except NoRoom as error:
+                refusals.append(Decline(str(error), final=False))
+            except OSError as error:
+                why = f"its folders cannot be written: {error.strerror}"
+                refusals.append(Decline(why, final=False))
+        # `epoch` is worth nothing if a power loss takes its folder's name away (law 6).
+        sync_folder(self._places.spools)
+        return refusals
+
+    def prepare(self, wanted: Wanted, *, busy: int) -> None:
+        """Write the attempt's folders and its `order`. Raises HasBegun, Unable, NoRoom or
+        OSError.
+        """
+        order = wanted.order
+        if order is None:
+            raise AssertionError("a start needs an order")
+        quota = self.quota(busy)
+        task = self._places.task(wanted.attempt)
+        launch = drivers.prepare(order.spec, task=task, search=self._search)
+        spool = self._places.spool(wanted.attempt)
+        os.makedirs(spool, mode=0o700, exist_ok=True)
+        if not folders.clear_tombstones(spool, wanted.epoch):
+            raise HasBegun(wanted.attempt)
+        os.makedirs(task, mode=0o700, exist_ok=True)
+        for name, content in launch.files.items():
+            write_new(os.path.join(task, name), content, mode=0o500)
+        environment = {
+            **self._base,
+            **({"TERM": "xterm-256color"} if launch.tty else {}),
+            **launch.env,
+            "FLEETWIRE_ATTEMPT": wanted.attempt,
+            "FLEETWIRE_RUN": order.envelope.run,
+            "FLEETWIRE_NODE": self._identity.name,
+        }
+        record: dict[str, Any] = {
+            "attempt": wanted.attempt,
+            "epoch": wanted.epoch,
+            "argv": launch.argv,
+            "env": environment,
+            "cwd": task,
+            "tty": _TERMINAL if launch.tty else None,
+            "stdin": "null",
+            "deadline_s": min(order.spec.timeout, self._config.max_deadline_s),
+            "grace_s": order.spec.grace,
+            "quota": quota,
+            "quota_policy": "block",
+            "piece": limits.PIECE_BYTES,
+        }
+        # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and
+        # whoever finds it without `epoch` after a crash writes it again before he asks.
+        write_new(os.path.join(spool, "order"), msgspec.json.encode(record), mode=0o600)
+
+    def quota(self, busy: int) -> int:
+        """Return the share of the spool quota of each of that many live attempts, in bytes.
+        Raises NoRoom when the disk is too full for any.
+        """
+        free = shutil.disk_usage(self._places.spools).free
+        if free < _ROOM_LEAST:
+            raise NoRoom(
+                f"the node's disk is full: {free // limits.KIB} KiB are left.",
+                hint="Free some space on the node.",
+            )
+        total = self._config.spool_quota_bytes or min(limits.QUOTA_BYTES, free // _QUOTA_SHARE)
+        return max(_QUOTA_LEAST, total // max(1, busy))
+
+
+def _base_environment(search: str) -> dict[str, str]:
+    """Return what every task gets: built from nothing, so that no secret of ours is inherited."""
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        name, home = user.pw_name, user.pw_dir
+    except KeyError:  # a container may run as a number without a name
+        name, home = str(os.geteuid()), "/"
+    return {
+        "PATH": search,
+        "HOME": home,
+        "USER": name,
+        "LANG": os.environ.get("LANG") or "C.UTF-8",
+    }

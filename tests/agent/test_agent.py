@@ -1,0 +1,605 @@
+"""The main job: a script runs to its exact bytes and its exit code, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fleetwire.core import limits
+from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
+from fleetwire.core.specs import Ping, Script, Scripted, Step
+from fleetwire.testing.fake_server import FakeAttempt, new_id
+from fleetwire.testing.real_agent import RealAgent as Lab
+
+Play = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
+pytestmark = pytest.mark.slow
+
+
+def ledger(lab: Lab) -> Path:
+    return lab.root / "ledger"
+
+
+def starts(lab: Lab) -> list[str]:
+    return ledger(lab).read_text().splitlines() if ledger(lab).exists() else []
+
+
+def counting(lab: Lab, count: int = 30, seconds: float = 0.05) -> Script:
+    return Script(
+        f'echo "$FLEETWIRE_ATTEMPT" >> {ledger(lab)}\n'
+        f"for i in $(seq 1 {count}); do echo line $i; sleep {seconds}; done\nexit 7\n"
+    )
+
+
+def lines(count: int) -> bytes:
+    return b"".join(b"line %d\n" % i for i in range(1, count + 1))
+
+
+def test_script_to_the_exact_bytes_and_exit_code(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(
+            lab.node,
+            Script(
+                'echo out; echo err >&2; printf "%s|" "$@" $GREETING; pwd; exit 3',
+                args=("a b", "c"),
+                env={"GREETING": "hi"},
+            ),
+        )
+        await lab.server.wait(lambda: attempt.sealed)
+        task = lab.task(attempt.id)
+        stdout = f"out\na b|c|hi|{task}\n".encode()
+        assert sorted(bytes(attempt.log)) == sorted(stdout + b"err\n")
+        assert attempt.streams == {1: len(stdout), 2: 4}
+        assert [type(h) for _, h in attempt.story] == [Started, Exited]
+        assert attempt.exit is not None
+        assert (attempt.exit.cause, attempt.exit.exit_code, attempt.exit.signal) == (
+            "exited",
+            3,
+            None,
+        )
+        assert attempt.exit.sha256 == hashlib.sha256(attempt.log).hexdigest()
+        assert await lab.leave() == 0
+
+    play(scenario)
+
+
+def test_environment_is_built_from_nothing(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up(env={"SECRET": "of the agent", "FLEETWIRE_ENROLMENT_TOKEN": "t"})
+        attempt = lab.server.want(lab.node, Script("env", env={"MINE": "1"}))
+        python = lab.server.want(
+            lab.node, Script("import os; print(os.environ['PYTHONUNBUFFERED'])", shell="python")
+        )
+        await lab.server.wait(lambda: attempt.sealed and python.sealed)
+        environment = dict(line.split("=", 1) for line in attempt.log.decode().splitlines())
+        assert set(environment) - {"_", "SHLVL", "PWD", "OLDPWD"} == {
+            *("PATH", "HOME", "USER", "LANG", "MINE"),
+            *("FLEETWIRE_ATTEMPT", "FLEETWIRE_RUN", "FLEETWIRE_NODE"),
+        }
+        assert environment["FLEETWIRE_ATTEMPT"] == attempt.id
+        assert environment["FLEETWIRE_NODE"] == "lab"
+        assert bytes(python.log) == b"1\n"
+
+    play(scenario)
+
+
+def test_ping_and_scripted_are_real_processes(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        ping = lab.server.want(lab.node, Ping())
+        scripted = lab.server.want(
+            lab.node,
+            Scripted(
+                (
+                    Step("ledger", text=str(ledger(lab))),
+                    Step("print", text="a", count=3),
+                    Step("print", text="b", stream=2),
+                    Step("bytes", size=200_000),
+                    Step("exit", code=9),
+                )
+            ),
+        )
+        await lab.server.wait(lambda: ping.sealed and scripted.sealed)
+        assert bytes(ping.log) == b"pong\n"
+        assert ping.exit is not None
+        assert ping.exit.exit_code == 0
+        assert scripted.streams == {1: 6 + 200_000, 2: 2}
+        assert scripted.exit is not None
+        assert scripted.exit.exit_code == 9
+        assert len(starts(lab)) == 1
+
+    play(scenario)
+
+
+def test_terminal_and_unable(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        tty = lab.server.want(lab.node, Script("test -t 1 && echo $TERM", tty=True))
+        none = lab.server.want(lab.node, Script("Get-Date", shell="powershell"))
+        await lab.server.wait(lambda: tty.sealed and none.final)
+        assert bytes(tty.log) == b"xterm-256color\r\n"
+        (declined,) = none.happened(Declined)
+        assert isinstance(declined, Declined)
+        assert declined.final
+        assert "powershell is not installed" in declined.reason
+
+    play(scenario)
+
+
+def test_megabytes_through_a_small_credit(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.credit = 300 * limits.KIB
+        await lab.up()
+        size = 20 * limits.MIB + 13
+        attempt = lab.server.want(lab.node, Scripted((Step("bytes", size=size),)))
+        small = lab.server.want(lab.node, Script("echo small"))
+        await lab.server.wait(lambda: attempt.sealed and small.sealed)
+        expected = b"".join(b"%08d" % number for number in range(size // 8 + 1))[:size]
+        assert attempt.log == expected
+        # What the server has is trimmed, but for the newest piece.
+        pieces = sorted(path.name for path in lab.spool(attempt.id).glob("output.*"))
+        assert pieces[0] != "output.00000000000000000000"
+
+    play(scenario)
+
+
+def test_credit_smaller_than_a_frame(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.credit = 1000
+        await lab.up()
+        attempt = lab.server.want(lab.node, Scripted((Step("bytes", size=20_000),)))
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.length == 20_000
+
+    play(scenario)
+
+
+def test_server_that_acknowledges_nothing_holds_back_only_bytes(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.acknowledge = False
+        lab.server.manners.credit = 512 * limits.KIB
+        await lab.up()
+        attempt = lab.server.want(lab.node, Scripted((Step("bytes", size=2 * limits.MIB),)))
+        # The end is told although its log cannot be sent.
+        await lab.server.wait(lambda: attempt.exit)
+        assert 0 < attempt.length <= 512 * limits.KIB
+        lab.server.manners.acknowledge = True
+        await lab.server.drop(lab.node)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.length == 2 * limits.MIB
+
+    play(scenario)
+
+
+def test_agent_killed_in_the_middle(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.length > 20)
+        lab.kill()
+        lab.launch()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == lines(30)
+        assert attempt.exit is not None
+        assert attempt.exit.exit_code == 7
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_task_ends_while_no_agent_lives(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab, 10, 0.02))
+        await lab.server.wait(lambda: attempt.happened(Started))
+        lab.kill()
+        await lab.eventually((lab.spool(attempt.id) / "exit").exists)
+        lab.launch()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == lines(10)
+        assert attempt.exit is not None
+        assert attempt.exit.exit_code == 7
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_agent_leaves_in_order_and_comes_back(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.length > 20)
+        assert await lab.leave() == 0
+        lab.launch()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == lines(30)
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_server_restarts_in_the_middle(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.length > 20)
+        await lab.server.stop()
+        await lab.server.start()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == lines(30)
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_spawner_killed_in_the_middle(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.length > 20)
+        first = lab.spawner_pid()
+        os.kill(first, signal.SIGKILL)
+        other = lab.server.want(lab.node, Script("echo other"))
+        await lab.server.wait(lambda: attempt.sealed and other.sealed)
+        assert bytes(attempt.log) == lines(30)
+        assert bytes(other.log) == b"other\n"
+        assert lab.spawner_pid() != first
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_spawner_and_shim_killed(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script("echo before; sleep 60"))
+        await lab.server.wait(lambda: attempt.length)
+        record = (lab.spool(attempt.id) / "epoch").read_text()
+        shim = int(record.split('"pid":')[1].split(",")[0])
+        os.kill(lab.spawner_pid(), signal.SIGKILL)
+        os.kill(shim, signal.SIGKILL)
+        await lab.server.wait(lambda: attempt.sealed)
+        (lost,) = attempt.happened(Lost)
+        assert isinstance(lost, Lost)
+        assert lost.reason == "shim died"
+        assert bytes(attempt.log) == b"before\n"
+
+    play(scenario)
+
+
+def test_log_is_sent_again_from_the_start_when_the_server_lost_it(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.seal = False
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script("echo one; echo two"))
+        await lab.server.wait(lambda: attempt.exit and attempt.length == 8)
+        lab.server.manners.seal = True
+        lab.server.reset_log(attempt)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == b"one\ntwo\n"
+
+    play(scenario)
+
+
+def test_sealed_folders_go_and_living_ones_stay(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up(env={"FLEETWIRE_AGENT_KEEP_SEALED_BYTES": "1"})
+        living = lab.server.want(lab.node, Script("sleep 60"))
+        await lab.server.wait(lambda: living.happened(Started))
+        done: list[FakeAttempt] = []
+        for _ in range(3):
+            done.append(lab.server.want(lab.node, Script("mkdir d; chmod 0 d; echo x > y")))
+            await lab.server.wait(lambda: done[-1].sealed)
+        await lab.eventually(lambda: not any(lab.spool(a.id).exists() for a in done))
+        assert not any(lab.task(a.id).exists() for a in done)
+        lab.server.forget(living)
+        other = lab.server.want(lab.node, Script("true"))
+        await lab.server.wait(lambda: other.sealed)
+        assert lab.spool(living.id).exists()
+        lab.server.stop_attempt(living, grace=0)
+        await lab.server.wait(lambda: living.exit)
+
+    play(scenario)
+
+
+def test_sealed_folders_of_an_earlier_agent_are_cleaned(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script("true"))
+        await lab.server.wait(lambda: attempt.sealed)
+        await lab.eventually((lab.spool(attempt.id) / "sealed").exists)
+        lab.kill()
+        lab.launch(env={"FLEETWIRE_AGENT_KEEP_SEALED_S": "0"})
+        await lab.eventually(lambda: not lab.spool(attempt.id).exists())
+
+    play(scenario)
+
+
+def test_restored_server_gets_a_sealed_attempt_again(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script("echo kept"))
+        await lab.server.wait(lambda: attempt.sealed)
+        await lab.eventually((lab.spool(attempt.id) / "sealed").exists)
+        # The database of before the run's end, and a new link to it.
+        attempt.sealed = False
+        attempt.story.clear()
+        attempt.length = 0
+        attempt.log.clear()
+        await lab.server.drop(lab.node)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == b"kept\n"
+        assert [type(h) for _, h in attempt.story] == [Started, Exited]
+
+    play(scenario)
+
+
+def test_stop(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(
+            lab.node, Script("trap '' TERM; echo up; while :; do sleep 1; done")
+        )
+        await lab.server.wait(lambda: attempt.length)
+        lab.server.stop_attempt(attempt, grace=60)
+        lab.server.stop_attempt(attempt, grace=0.2)  # a shorter grace shortens it
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.exit is not None
+        assert (attempt.exit.cause, attempt.exit.signal) == ("stopped", 9)
+
+    play(scenario)
+
+
+def test_stop_while_the_agent_is_away(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script("echo up; sleep 60"))
+        await lab.server.wait(lambda: attempt.length)
+        lab.kill()
+        await lab.server.wait(lambda: not lab.server.connected(lab.node))
+        lab.server.stop_attempt(attempt)
+        lab.launch()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.exit is not None
+        assert attempt.exit.cause == "stopped"
+
+    play(scenario)
+
+
+def test_stop_before_the_order_ever_came(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.server.start()
+        attempt = lab.server.want(lab.node, counting(lab))
+        lab.server.stop_attempt(attempt)
+        lab.launch()
+        await lab.server.wait(lambda: attempt.happened(NeverStarted))
+        # And an order of that epoch that comes late starts nothing.
+        attempt.wish = "run"
+        attempt.story.clear()
+        lab.server.send_desired(lab.node, attempt)
+        await lab.server.wait(lambda: attempt.happened(NeverStarted))
+        assert not starts(lab)
+        # A newer epoch is another matter.
+        lab.server.want(lab.node, counting(lab, 1), attempt=attempt.id)
+        await lab.server.wait(lambda: attempt.exit)
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_wanting_it_twice_starts_it_once(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab, 5))
+        for _ in range(5):
+            lab.server.send_desired(lab.node, attempt, attempt)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert starts(lab) == [attempt.id]
+
+    play(scenario)
+
+
+def test_newer_epoch_of_what_already_ran_is_refused(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.seal = False
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab, 1))
+        await lab.server.wait(lambda: attempt.exit)
+        old = attempt.epoch
+        lab.server.want(lab.node, counting(lab, 1), attempt=attempt.id)
+        attempt.story.clear()
+        lab.server.want(lab.node, counting(lab, 1), attempt=attempt.id)
+        await lab.server.wait(lambda: attempt.happened(Declined))
+        assert starts(lab) == [attempt.id]
+        assert {epoch for epoch, h in attempt.story if isinstance(h, Exited)} <= {old}
+        assert all(h.final for h in attempt.happened(Declined) if isinstance(h, Declined))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("what", ["signature", "key", "expired", "epoch", "node"])
+def test_order_that_does_not_hold_is_refused_finally(play: Play, what: str) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        attempt = FakeAttempt(id=new_id(), node=lab.node.id, epoch=2**32 + 900)
+        lab.server.attempts[attempt.id] = attempt
+        spec = counting(lab)
+        order = lab.server.sign(lab.node, attempt, spec)
+        expected = {
+            "signature": "signature is wrong",
+            "key": "does not know",
+            "expired": "expired",
+            "epoch": "another epoch",
+            "node": "another node",
+        }[what]
+        if what == "signature":
+            order = msgspec.structs.replace(order, signature=bytes(64))
+        elif what == "key":
+            order = msgspec.structs.replace(order, key="other")
+        elif what == "expired":
+            order = lab.server.sign(lab.node, attempt, spec, expires_in_s=-1)
+        elif what == "epoch":
+            attempt.epoch += 1
+        else:
+            order = lab.server.sign(lab.server.enrol(b"x" * 32), attempt, spec)
+        attempt.order = order
+        lab.server.send_desired(lab.node, attempt)
+        await lab.server.wait(lambda: attempt.happened(Declined))
+        (declined,) = attempt.happened(Declined)
+        assert isinstance(declined, Declined)
+        assert declined.final
+        assert expected in declined.reason
+        assert not starts(lab)
+
+    play(scenario)
+
+
+def test_expired_lease_refuses_a_start(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.lease_s = 0.0
+        lab.server.manners.answer_beats = False
+        await lab.up()
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.happened(Declined))
+        (declined,) = attempt.happened(Declined)
+        assert isinstance(declined, Declined)
+        assert not declined.final
+        assert "lease" in declined.reason
+        assert not starts(lab)
+
+    play(scenario)
+
+
+def test_full_node_refuses_for_now(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up("--max-concurrent", "1")
+        first = lab.server.want(lab.node, Script("sleep 60"))
+        second = lab.server.want(lab.node, counting(lab, 1))
+        await lab.server.wait(lambda: second.happened(Declined))
+        (declined,) = second.happened(Declined)
+        assert isinstance(declined, Declined)
+        assert not declined.final
+        assert "1 of 1 places" in declined.reason
+        lab.server.stop_attempt(first)
+        await lab.server.wait(lambda: first.final)
+        lab.server.want(lab.node, counting(lab, 1), attempt=second.id)
+        await lab.server.wait(lambda: second.exit)
+        assert starts(lab) == [second.id]
+
+    play(scenario)
+
+
+def test_drain_is_durable_confirmed_and_survives_a_restart(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        running = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: running.length > 0)
+        revision = lab.server.set_admin(lab.node, "draining")
+        await lab.server.wait(lambda: lab.node.confirmed >= revision)
+        assert '"draining"' in (lab.state / "level.json").read_text()
+        refused = lab.server.want(lab.node, Script("true"))
+        await lab.server.wait(lambda: refused.happened(Declined))
+        lab.kill()
+        lab.launch()
+        await lab.connected(2)
+        # The first word of the new agent names the revision it drains under.
+        assert lab.node.complete[-1].revision >= revision
+        lab.server.want(lab.node, Script("true"), attempt=refused.id)
+        await lab.server.wait(lambda: len(refused.happened(Declined)) == 2)
+        await lab.server.wait(lambda: running.sealed)
+        assert bytes(running.log) == lines(30)
+
+    play(scenario)
+
+
+def test_deadline_holds_without_an_agent_and_is_capped(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up(env={"FLEETWIRE_AGENT_MAX_DEADLINE_S": "1"})
+        attempt = lab.server.want(lab.node, Script("echo up; sleep 60", timeout=50))
+        await lab.server.wait(lambda: attempt.length)
+        lab.kill()
+        await lab.eventually((lab.spool(attempt.id) / "exit").exists)
+        lab.launch()
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.exit is not None
+        assert attempt.exit.cause == "deadline"
+
+    play(scenario)
+
+
+def test_many_at_once(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up("--max-concurrent", "50")
+        attempts = [lab.server.want(lab.node, Script(f"echo {i}; exit {i}")) for i in range(50)]
+        await lab.server.wait(lambda: all(a.sealed for a in attempts))
+        for number, attempt in enumerate(attempts):
+            assert bytes(attempt.log) == b"%d\n" % number
+            assert attempt.exit is not None
+            assert attempt.exit.exit_code == number
+
+    play(scenario)
+
+
+def test_one_agent_per_state_directory(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        lab.launch()
+        assert await asyncio.to_thread(lab.agent.wait, 10) == 1
+        assert "Another agent is using the state directory" in lab.stderr()
+        lab.agents.pop()
+
+    play(scenario)
+
+
+def test_agent_leaves_when_its_parent_has_gone(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.server.start()
+        reader, writer = os.pipe()
+        lab.launch("--parent-fd", str(reader), pass_fds=[reader])
+        os.close(reader)
+        await lab.connected()
+        os.close(writer)
+        assert await asyncio.to_thread(lab.agent.wait, 3) == 0
+
+    play(scenario)
+
+
+def test_status_says_what_every_part_is_doing(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        status = lab.state / "agent-status.json"
+        await lab.eventually(lambda: status.exists() and "connected to" in status.read_text())
+        text = status.read_text()
+        assert all(f'"{part}"' in text for part in ("link", "spawner", "attempts", "cleaner"))
+
+    play(scenario)
+
+
+def test_agent_killed_again_and_again(play: Play) -> None:
+    """At whatever point it dies: one start each, every byte once, every exit exact."""
+
+    async def scenario(lab: Lab) -> None:
+        chance = random.Random(7)  # noqa: S311 (where to kill it, the same each time)
+        await lab.up("--max-concurrent", "20")
+        attempts = [lab.server.want(lab.node, counting(lab, 3, 0.2)) for _ in range(12)]
+        for _ in range(6):
+            await asyncio.sleep(chance.uniform(0.0, 0.4))
+            lab.kill()
+            lab.launch("--max-concurrent", "20")
+        await lab.server.wait(lambda: all(a.sealed for a in attempts), timeout_s=40)
+        for attempt in attempts:
+            assert bytes(attempt.log) == lines(3)
+            assert attempt.exit is not None
+            assert attempt.exit.exit_code == 7
+        assert sorted(starts(lab)) == sorted(a.id for a in attempts)
+
+    play(scenario)

@@ -1,0 +1,45 @@
+/** What the console asks of the server, one function per request. */
+import { api } from '@/lib/paths'
+import { request } from './http'
+import type { LogLines, LogMatches, Me, NewEnrolmentToken, Node, Page, Run, RunInList, RunRequest, Why } from './types'
+
+export * from './types'
+export { onUnauthorised, Problem } from './http'
+
+type Signal = AbortSignal | undefined
+
+export const me = (signal?: Signal) => request<Me>('GET', api.me(), { signal, anonymous: true })
+export const signIn = (username: string, password: string) =>
+  request<{ user: Omit<Me, 'via'> }>('POST', api.login(), { body: { username, password }, anonymous: true })
+export const signOut = () => request<void>('DELETE', api.login(), { anonymous: true })
+
+export const createEnrolmentToken = () => request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: {} })
+
+export const node = (id: string, signal?: Signal) => request<Node>('GET', api.node(id), { signal })
+export const runs = (query: { state?: string, limit?: number, cursor?: string | null }, signal?: Signal) =>
+  request<Page<RunInList>>('GET', api.runs(query), { signal })
+export const run = (id: string, signal?: Signal) => request<Run>('GET', api.run(id), { signal })
+export const why = (id: string, signal?: Signal) => request<Why>('GET', api.runWhy(id), { signal })
+export const stopRun = (id: string) => request<Run>('POST', api.runStop(id), { body: {} })
+/** The key makes a second press of the button, or a repeat after a lost answer, the same run. */
+export const createRun = (body: RunRequest, key: string) =>
+  request<Run>('POST', api.runs(), { body, headers: { 'idempotency-key': key } })
+
+export const logLines = (attempt: string, query: { line: number, lines: number }, signal?: Signal) =>
+  request<LogLines>('GET', api.logLines(attempt, query), { signal })
+export const logTail = (attempt: string, lines: number, signal?: Signal) =>
+  request<LogLines>('GET', api.logTail(attempt, lines), { signal })
+export const logSearch = (attempt: string, query: { q: string, from_line?: number, limit?: number }, signal?: Signal) =>
+  request<LogMatches>('GET', api.logSearch(attempt, query), { signal })
+
+/** All nodes: the pages of the list, at most `most` of them in one tab. */
+export async function nodes(signal?: Signal, most = 5000): Promise<Node[]> {
+  const all: Node[] = []
+  let cursor: string | null = null
+  do {
+    const page: Page<Node> = await request<Page<Node>>('GET', api.nodes({ limit: 500, cursor }), { signal })
+    all.push(...page.items)
+    cursor = page.next_cursor
+  } while (cursor !== null && all.length < most)
+  return all
+}

@@ -1,0 +1,21 @@
+import { useQuery } from '@tanstack/vue-query'
+import { toValue, type MaybeRefOrGetter } from 'vue'
+import { node, nodes } from '@/api'
+
+/** All nodes; refreshed while the page is looked at. */
+export function useNodes({ live = true } = {}) {
+  return useQuery({
+    queryKey: ['nodes'],
+    queryFn: ({ signal }) => nodes(signal),
+    refetchInterval: live ? 3000 : false,
+    staleTime: live ? 1000 : 30_000,
+  })
+}
+
+export function useNode(id: MaybeRefOrGetter<string>) {
+  return useQuery({
+    queryKey: ['node', id],
+    queryFn: ({ signal }) => node(toValue(id), signal),
+    refetchInterval: 3000,
+  })
+}

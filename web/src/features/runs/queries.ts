@@ -1,0 +1,49 @@
+import { useMutation, useQuery, useQueryClient } from '@tanstack/vue-query'
+import { computed, toValue, type MaybeRefOrGetter } from 'vue'
+import { createRun, run, runs, stopRun, why, type Run, type RunRequest } from '@/api'
+
+export const runKey = (id: string) => ['run', id] as const
+
+/** The newest runs; asked for again every second while one of them is under way, else every three. */
+export function useRuns(query: () => { state?: string, limit?: number }, { live = true } = {}) {
+  return useQuery({
+    queryKey: computed(() => ['runs', query()]),
+    queryFn: ({ signal }) => runs(query(), signal),
+    refetchInterval: live ? query => query.state.data?.items.some(run => run.state !== 'ended') ? 1000 : 3000 : false,
+    placeholderData: old => old,
+  })
+}
+
+export function useRun(id: MaybeRefOrGetter<string>) {
+  return useQuery({
+    queryKey: computed(() => runKey(toValue(id))),
+    queryFn: ({ signal }) => run(toValue(id), signal),
+  })
+}
+
+export function useWhy(id: MaybeRefOrGetter<string>, enabled: MaybeRefOrGetter<boolean>) {
+  return useQuery({
+    queryKey: computed(() => ['why', toValue(id)]),
+    queryFn: ({ signal }) => why(toValue(id), signal),
+    enabled: () => toValue(enabled),
+    refetchInterval: 2000,
+  })
+}
+
+export function useStopRun() {
+  const queries = useQueryClient()
+  return useMutation({
+    mutationFn: stopRun,
+    onSuccess: (answer: Run) => {
+      queries.setQueryData(runKey(answer.id), (old: Run | undefined) => old ? { ...old, ...answer, tasks: answer.tasks ?? old.tasks } : old)
+    },
+  })
+}
+
+export function useCreateRun() {
+  const queries = useQueryClient()
+  return useMutation({
+    mutationFn: ({ body, key }: { body: RunRequest, key: string }) => createRun(body, key),
+    onSuccess: () => queries.invalidateQueries({ queryKey: ['runs'] }),
+  })
+}

@@ -1,0 +1,71 @@
+import { expect, test } from 'vitest'
+import { api, pages, patterns } from './paths'
+
+const id = 'a/b c'
+
+test('every URL of the console', () => {
+  expect({
+    patterns,
+    pages: [
+      pages.home(), pages.signIn(), pages.signIn({ to: '/runs/1?task=2' }), pages.nodes(), pages.nodes({ q: 'os=linux' }), pages.node(id),
+      pages.runs(), pages.runs({ state: 'running' }), pages.newRun(), pages.newRun({ node: 'web-1' }), pages.newRun({ from: '1' }),
+      pages.run(id), pages.run('1', { task: 0, q: 'a&b' }),
+    ],
+    api: [
+      api.login(), api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
+      api.run(id), api.runStop(id), api.runWhy(id), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
+      api.logSearch('1', { q: 'ü ?', from_line: 3, limit: 10 }), api.logStream('1', 0), api.logRaw('1'),
+    ],
+  }).toMatchInlineSnapshot(`
+    {
+      "api": [
+        "/api/v1/login",
+        "/api/v1/me",
+        "/api/v1/enrolment-tokens",
+        "/api/v1/nodes",
+        "/api/v1/nodes?limit=5&cursor=c",
+        "/api/v1/nodes/a%2Fb%20c",
+        "/api/v1/runs",
+        "/api/v1/runs?limit=50",
+        "/api/v1/runs/a%2Fb%20c",
+        "/api/v1/runs/a%2Fb%20c/stop",
+        "/api/v1/runs/a%2Fb%20c/why",
+        "/api/v1/runs/a%2Fb%20c/events?logs=0",
+        "/api/v1/attempts/a%2Fb%20c/log?line=0&lines=500",
+        "/api/v1/attempts/1/log?tail=500",
+        "/api/v1/attempts/1/log/search?q=%C3%BC+%3F&from_line=3&limit=10",
+        "/api/v1/attempts/1/log/stream?offset=0",
+        "/api/v1/attempts/1/log/raw",
+      ],
+      "pages": [
+        "/",
+        "/sign-in",
+        "/sign-in?to=%2Fruns%2F1%3Ftask%3D2",
+        "/nodes",
+        "/nodes?q=os%3Dlinux",
+        "/nodes/a%2Fb%20c",
+        "/runs",
+        "/runs?state=running",
+        "/runs/new",
+        "/runs/new?node=web-1",
+        "/runs/new?from=1",
+        "/runs/a%2Fb%20c",
+        "/runs/1?task=0&q=a%26b",
+      ],
+      "patterns": {
+        "home": "/",
+        "lost": "/:rest(.*)*",
+        "newRun": "/runs/new",
+        "node": "/nodes/:id",
+        "nodes": "/nodes",
+        "run": "/runs/:id",
+        "runs": "/runs",
+        "signIn": "/sign-in",
+      },
+    }
+  `)
+})
+
+test('every builder is in the snapshot above', () => {
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([7, 15])
+})

@@ -1,0 +1,62 @@
+/**
+ * Every URL the console knows, pages and API. Nothing else builds one: `house.test.ts` looks for
+ * strays and `paths.test.ts` keeps a snapshot of all (style.md 29).
+ */
+
+type Query = Record<string, string | number | boolean | null | undefined>
+
+function url(path: string, query: Query = {}): string {
+  const search = new URLSearchParams()
+  for (const [key, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== '') search.set(key, String(value))
+  }
+  const text = search.toString()
+  return text === '' ? path : `${path}?${text}`
+}
+
+const part = encodeURIComponent
+
+/** Patterns for the router. */
+export const patterns = {
+  home: '/',
+  signIn: '/sign-in',
+  nodes: '/nodes',
+  node: '/nodes/:id',
+  runs: '/runs',
+  newRun: '/runs/new',
+  run: '/runs/:id',
+  lost: '/:rest(.*)*',
+} as const
+
+/** The console's own pages. Every state a person can be in has a URL. */
+export const pages = {
+  home: () => url(patterns.home),
+  signIn: (query: { to?: string } = {}) => url(patterns.signIn, query),
+  nodes: (query: { q?: string } = {}) => url(patterns.nodes, query),
+  node: (id: string) => url(`/nodes/${part(id)}`),
+  runs: (query: { state?: string } = {}) => url(patterns.runs, query),
+  newRun: (query: { node?: string, from?: string } = {}) => url(patterns.newRun, query),
+  run: (id: string, query: { task?: number, q?: string } = {}) => url(`/runs/${part(id)}`, query),
+} as const
+
+const base = '/api/v1'
+const attempt = (id: string) => `${base}/attempts/${part(id)}/log`
+
+/** The server's REST API (docs/seams.md section 4). */
+export const api = {
+  login: () => url(`${base}/login`),
+  me: () => url(`${base}/me`),
+  enrolmentTokens: () => url(`${base}/enrolment-tokens`),
+  nodes: (query: { limit?: number, cursor?: string | null } = {}) => url(`${base}/nodes`, query),
+  node: (id: string) => url(`${base}/nodes/${part(id)}`),
+  runs: (query: { state?: string, limit?: number, cursor?: string | null } = {}) => url(`${base}/runs`, query),
+  run: (id: string) => url(`${base}/runs/${part(id)}`),
+  runStop: (id: string) => url(`${base}/runs/${part(id)}/stop`),
+  runWhy: (id: string) => url(`${base}/runs/${part(id)}/why`),
+  runEvents: (id: string) => url(`${base}/runs/${part(id)}/events`, { logs: 0 }),
+  logLines: (id: string, query: { line: number, lines: number }) => url(attempt(id), query),
+  logTail: (id: string, tail: number) => url(attempt(id), { tail }),
+  logSearch: (id: string, query: { q: string, from_line?: number, limit?: number }) => url(`${attempt(id)}/search`, query),
+  logStream: (id: string, offset: number) => url(`${attempt(id)}/stream`, { offset }),
+  logRaw: (id: string) => url(`${attempt(id)}/raw`),
+} as const

@@ -591,8 +591,11 @@ def test_agent_killed_again_and_again(play: Play) -> None:
         chance = random.Random(7)  # noqa: S311 (where to kill it, the same each time)
         await lab.up("--max-concurrent", "20")
         attempts = [lab.server.want(lab.node, counting(lab, 3, 0.2)) for _ in range(12)]
-        for _ in range(6):
-            await asyncio.sleep(chance.uniform(0.0, 0.4))
+        everything = len(attempts) * len(lines(3))
+        for reached in sorted(chance.randrange(everything) for _ in range(6)):
+            await lab.server.wait(
+                lambda reached=reached: sum(len(a.log) for a in attempts) >= reached, timeout_s=40
+            )
             lab.kill()
             lab.launch("--max-concurrent", "20")
         await lab.server.wait(lambda: all(a.sealed for a in attempts), timeout_s=40)

@@ -143,6 +143,13 @@ def test_a_bad_request_is_named(change: dict[str, Any], field: str) -> None:
     assert raised.value.field == field
 
 
+@pytest.mark.limit("queue_timeout_s")
+def test_a_run_waits_at_most_thirty_days() -> None:
+    check_request(RunRequest(TRUE, selector="a", queue_timeout=limits.QUEUE_TIMEOUT_S))
+    with pytest.raises(BadSpec, match="queue_timeout"):
+        check_request(RunRequest(TRUE, selector="a", queue_timeout=limits.QUEUE_TIMEOUT_S + 1))
+
+
 @pytest.mark.limit("nodes_per_run")
 def test_a_request_names_at_most_10000_nodes() -> None:
     check_request(RunRequest(TRUE, nodes=("n",) * limits.NODES_PER_RUN))

@@ -142,6 +142,16 @@ def test_a_wrong_message_is_refused(text: str) -> None:
         codec.decode_from_agent(text)
 
 
+@pytest.mark.limit("reason_chars")
+def test_a_nodes_reason_has_at_most_1024_characters() -> None:
+    for size, good in ((limits.REASON_CHARS, True), (limits.REASON_CHARS + 1, False)):
+        lost = '{"h":"lost","at":1,"reason":"' + "x" * size + '"}'
+        frame = '{"t":"observed","revision":0,"attempts":[{"attempt":"a","epoch":1,"happenings":['
+        frame += lost + "]}]}"
+        with contextlib.nullcontext() if good else pytest.raises(BadFrame, match="1024"):
+            codec.decode_from_agent(frame)
+
+
 def test_a_message_that_was_not_split_is_a_fault_of_ours() -> None:
     with pytest.raises(AssertionError, match="must be split"):
         codec.encode(messages.Inventory({"a": "x" * limits.CONTROL_FRAME_BYTES}))

@@ -138,6 +138,7 @@ def test_frames_of_one_attempt_go_in_order() -> None:
         there.send_log(OTHER, 5, 9, 1, b"x")
 
 
+@pytest.mark.limit("credit_bytes")
 def test_a_credit_above_ours_is_not_used() -> None:
     here, there = server(), agent()
     pump(here, there)

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fleetwire.agent.attempts import Folder
+from fleetwire.core import limits
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.ids import is_id
 from fleetwire.shim.spool import SpoolReader, is_locked, read_record, take_lock, write_record
@@ -197,4 +198,8 @@ def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> 
 
 def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind:
     # Records carry no tag, their name is the file's; `duration_s` is how they spell `duration`.
-    return msgspec.convert({**record, "duration": record.get("duration_s")}, kind)
+    known = {
+        key: value[: limits.REASON_CHARS] if isinstance(value, str) else value
+        for key, value in record.items()
+    }
+    return msgspec.convert({**known, "duration": record.get("duration_s")}, kind)

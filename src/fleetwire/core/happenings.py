@@ -6,10 +6,14 @@ Times named `at` are the node's wall clock, microseconds since 1970: shown, neve
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from fleetwire.core import limits
+
+Reason: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.REASON_CHARS)]
+Sha256: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
 Cause: TypeAlias = Literal["exited", "deadline", "stopped", "quota"]
 
 
@@ -32,23 +36,23 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defa
     started_at: int
     duration: float
     length: int
-    sha256: str
+    sha256: Sha256
     leftovers: int = 0
-    error: str | None = None
+    error: Reason | None = None
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost", tag_field="h"):
     """The node cannot say how the attempt ended, and says why it cannot."""
 
     at: int
-    reason: str
+    reason: Reason
 
 
 class Declined(msgspec.Struct, frozen=True, tag="declined", tag_field="h"):
     """The node durably refuses to start it. `final`: no other try can help."""
 
     at: int
-    reason: str
+    reason: Reason
     final: bool
 
 

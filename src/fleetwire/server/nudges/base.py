@@ -1,6 +1,7 @@
 """What every carrier of nudges offers. A nudge is a hint: consumers sweep as well.
 
-Topics: ``dispatch``, ``node:{id}``, ``run:{id}``, ``log:{attempt}``, ``nodes``, ``runs``.
+Topics: ``dispatch``, ``sealing``, ``node:{id}``, ``run:{id}``, ``log:{attempt}``, ``nodes`` and
+``runs``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,53 @@
+"""`./dev bench`: measures, prints a table, writes bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import footprint, latency, report, simulated, throughput
+from bench.figures import Figure
+from fleetwire.testing.lab import Lab
+
+GROUPS: dict[str, Callable[[Lab], Iterator[Figure]]] = {
+    "latency": latency.measure,
+    "throughput": throughput.measure_one_agent,
+    "fan-out": throughput.measure_fan_out,
+    "simulated": simulated.measure,
+    "footprint": footprint.measure,
+}
+
+
+def main() -> int:
+    """Run the chosen groups, each in a fresh system of its own."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=GROUPS, help="one group; repeatable")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    for name in options.only or GROUPS:
+        with (
+            tempfile.TemporaryDirectory(prefix=f"fleetwire-bench-{name}-") as folder,
+            Lab(Path(folder)) as lab,
+        ):
+            lab.start_server()
+            for figure in GROUPS[name](lab):
+                figures.append(figure)
+                bare = f", bare {figure.bare:.3g}" if figure.bare is not None else ""
+                sys.stderr.write(
+                    f"{figure.what}: {figure.value:.3g} {figure.unit}{bare}  {figure.verdict}\n"
+                )
+    if options.json:
+        sys.stdout.write(report.as_json(figures) + "\n")
+    elif not options.only:
+        page = Path(__file__).with_name("RESULTS.md")
+        page.write_text(report.as_markdown(figures, "./dev bench"))
+        sys.stderr.write(f"written to {page.name}\n")
+    return 1 if any(figure.verdict == "SHORT" for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

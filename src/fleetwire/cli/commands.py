@@ -1,0 +1,62 @@
+"""All commands by name. The table holds what `fleetwire --help` and completion need; the code
+of a command is imported when that command is called and not before.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Command(NamedTuple):
+    """One command: its words, what it does in one line, and the module that holds it."""
+
+    words: tuple[str, ...]
+    summary: str
+    module: str
+
+    @property
+    def name(self) -> str:
+        """The command as it is typed."""
+        return " ".join(self.words)
+
+
+def _command(name: str, summary: str, module: str) -> tuple[str, Command]:
+    return name, Command(tuple(name.split()), summary, f"fleetwire.cli.{module}")
+
+
+COMMANDS: Final[dict[str, Command]] = dict(
+    (
+        _command("up", "start the whole system on this machine", "up"),
+        _command("run", "run a command or script on nodes and watch it", "run"),
+        _command("runs", "list runs", "runs"),
+        _command("runs show", "show a run and its tasks", "runs"),
+        _command("runs logs", "print or follow the output of a run", "logs"),
+        _command("runs stop", "stop a run", "runs"),
+        _command("runs why", "tell what happened to a run, with reasons", "runs"),
+        _command("nodes", "list nodes", "nodes"),
+        _command("nodes show", "show a node", "nodes"),
+        _command("tokens", "list API tokens", "tokens"),
+        _command("tokens list", "list API tokens or enrolment tokens", "tokens"),
+        _command("tokens create", "make an API token or an enrolment token", "tokens"),
+        _command("tokens delete", "end a token", "tokens"),
+        _command("login", "log in to a server and remember it", "login"),
+        _command("logout", "forget the login and end its token", "login"),
+        _command("whoami", "show who you are logged in as", "login"),
+        _command("server", "run the server", "server"),
+        _command("agent", "run the agent of this machine", "agent"),
+        _command("agent status", "show what this machine's agent is doing now", "agent"),
+        _command("doctor", "find what is wrong here and how to mend it", "doctor"),
+        _command("completion", "print a completion script for your shell", "completion"),
+    )
+)
+
+GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("Work", ("run", "runs", "nodes")),
+    ("Access", ("login", "logout", "whoami", "tokens")),
+    ("Operate", ("up", "server", "agent", "doctor", "completion")),
+)
+
+
+def below(noun: str) -> list[Command]:
+    """Return the commands one word below a noun."""
+    return [command for command in COMMANDS.values() if command.words[:-1] == (noun,)]

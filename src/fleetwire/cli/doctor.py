@@ -1,0 +1,281 @@
+"""`fleetwire doctor`: what is wrong here, and how to mend it. Each check is one line."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple
+
+from fleetwire.cli import profile
+from fleetwire.cli.app import Leaf
+from fleetwire.cli.errors import FAILED, NotLoggedInHere
+from fleetwire.cli.parsing import Parser
+from fleetwire.cli.ports import holder
+from fleetwire.cli.show import coloured, mark, size, write_json
+from fleetwire.cli.visible import visible_text
+from fleetwire.client import Client, ClientError, ServerUnreachable
+from fleetwire.core.errors import FleetwireError
+
+LEAST_FREE: Final = 1 << 30
+SKEW_S: Final = 2.0
+_PR_GET_CHILD_SUBREAPER: Final = 37
+
+
+class Finding(NamedTuple):
+    """What one check found; `mend` says what to do where it is not ok."""
+
+    state: Literal["ok", "warn", "fail"]
+    check: str
+    text: str
+    mend: str = ""
+
+
+def configure(parser: Parser) -> None:
+    """Describe the arguments."""
+    parser.story = "Exit code 1 when something fails."
+    parser.examples.append("fleetwire doctor")
+    parser.option("--data", metavar="DIR", completes="folder", help="the server's data folder")
+    parser.option("--port", metavar="PORT", type=int, default=8080, help="the server's port")
+
+
+def call(values: argparse.Namespace) -> int:
+    """Check all and report."""
+    findings = list(examine(values))
+    worst = FAILED if any(one.state == "fail" for one in findings) else 0
+    if values.output != "text":
+        import msgspec
+
+        if values.output == "json":
+            write_json(msgspec.json.encode({"items": [one._asdict() for one in findings]}))
+        else:
+            for one in findings:
+                write_json(msgspec.json.encode(one._asdict()))
+        return worst
+    colour = coloured(sys.stdout)
+    width = max(len(one.check) for one in findings)
+    for one in findings:
+        pad = " " * (4 - len(one.state))
+        line = f"{mark(one.state, colour=colour)}{pad}  {one.check:{width}}  {one.text}"
+        sys.stdout.write(visible_line(line, colour=colour) + "\n")
+        if one.mend:
+            sys.stdout.write(f"      {'':{width}}  {visible_text(one.mend)}\n")
+    return worst
+
+
+def visible_line(line: str, *, colour: bool) -> str:
+    """Return the line as it may be shown; its own colours stay."""
+    return line if colour else visible_text(line)
+
+
+def examine(values: argparse.Namespace) -> Iterator[Finding]:
+    """Yield the findings, from the machine outwards."""
+    from fleetwire.cli.up import default_data
+
+    data = values.data or default_data()
+    yield _python()
+    yield _platform()
+    yield from _kernel()
+    yield _data(data)
+    yield _space(data if os.path.isdir(data) else os.path.dirname(os.path.abspath(data)))
+    yield from _server(values.port)
+
+
+def _python() -> Finding:
+    # An older Python than the package asks for cannot have got this far.
+    return Finding("ok", "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _platform() -> Finding:
+    text = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    if sys.platform != "linux":
+        return Finding("warn", "platform", text, "Agents are tried on Linux first.")
+    return Finding("ok", "platform", text)
+
+
+def _kernel() -> Iterator[Finding]:
+    """What agent and shim need of the kernel, tried for real."""
+    if sys.platform != "linux":
+        return
+
+    def pidfd() -> None:
+        os.close(os.pidfd_open(os.getpid()))
+
+    def inotify() -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        descriptor = library.inotify_init1(os.O_CLOEXEC)
+        if descriptor < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        os.close(descriptor)
+
+    def subreaper() -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        answer = ctypes.c_int()
+        if library.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    yield _tried("pidfd", pidfd, "Linux 5.3 or newer is needed to see the end of a process.")
+    yield _tried(
+        "inotify",
+        inotify,
+        "Raise fs.inotify.max_user_instances; until then output is found by polling.",
+        state="warn",
+    )
+    yield _tried("subreaper", subreaper, "Without it processes that escape cannot be caught.")
+
+
+def _tried(
+    check: str, attempt: Callable[[], None], mend: str, *, state: Literal["warn", "fail"] = "fail"
+) -> Finding:
+    try:
+        attempt()
+    except (OSError, AttributeError) as error:
+        return Finding(state, check, f"does not work: {error}", mend)
+    return Finding("ok", check, "works")
+
+
+def _data(data: str) -> Finding:
+    if not os.path.exists(data):
+        return Finding("ok", "data", f"{data} is not there yet: `fleetwire up` makes it")
+    try:
+        with tempfile.TemporaryFile(dir=data):
+            pass
+    except OSError as error:
+        return Finding(
+            "fail",
+            "data",
+            f"{data} cannot be written: {error.strerror}",
+            "Give it to this user (chown), or use another with --data.",
+        )
+    facts = os.stat(data)
+    if facts.st_mode & 0o077:
+        return Finding(
+            "warn",
+            "data",
+            f"{data} can be entered by other users (mode {facts.st_mode & 0o777:o})",
+            f"chmod 700 {data}",
+        )
+    return Finding("ok", "data", f"{data} is private and can be written")
+
+
+def _space(folder: str) -> Finding:
+    while not os.path.isdir(folder) and folder != "/":
+        folder = os.path.dirname(folder)
+    facts = os.statvfs(folder)
+    free = facts.f_bavail * facts.f_frsize
+    if free < LEAST_FREE:
+        return Finding(
+            "warn",
+            "space",
+            f"{size(free)} free for logs and spools",
+            "Spools take at most 10 % of it: free some, or output has to wait.",
+        )
+    return Finding("ok", "space", f"{size(free)} free for logs and spools")
+
+
+def _server(port: int) -> Iterator[Finding]:
+    try:
+        chosen = profile.chosen(os.environ)
+    except NotLoggedInHere:
+        yield Finding("warn", "profile", "no server is known", "fleetwire login URL")
+        yield _port(port)
+        return
+    except FleetwireError as error:
+        yield Finding("fail", "profile", error.detail, error.hint)
+        return
+    yield _profile(chosen)
+    try:
+        client = Client(chosen.url, chosen.token, timeout=5.0, patience=0.0)
+    except ClientError as error:
+        yield Finding("fail", "server", error.detail, error.hint)
+        return
+    with client:
+        try:
+            client.ready()
+        except ServerUnreachable as error:
+            yield Finding("fail", "server", error.detail, error.hint)
+            yield _port(port)
+            return
+        except ClientError as error:
+            yield Finding("fail", "server", f"{chosen.url} answers: {error.detail}", error.hint)
+            return
+        yield Finding("ok", "server", f"{chosen.url} is ready")
+        try:
+            yield _clock(client)
+            user = client.me()
+            yield Finding("ok", "login", f"{user.name} ({user.role})")
+            yield from _nodes(client)
+        except ClientError as error:
+            yield Finding("fail", "login", error.detail, error.hint or "fleetwire login URL")
+
+
+def _profile(chosen: profile.Profile) -> Finding:
+    file = profile.path(os.environ)
+    if chosen.name != "environment" and os.stat(file).st_mode & 0o077:
+        return Finding("fail", "profile", f"{file} can be read by other users", f"chmod 600 {file}")
+    return Finding("ok", "profile", f"{chosen.name}: {chosen.url}")
+
+
+def _port(port: int) -> Finding:
+    who = holder(port)
+    if who is None:
+        return Finding("ok", "port", f"{port} is free")
+    return Finding("warn", "port", f"{port} is taken by {who}", "Use another with --port.")
+
+
+def _clock(client: Client) -> Finding:
+    from email.utils import parsedate_to_datetime
+
+    answer = client.connection.request("GET", "/healthz")
+    date = answer.headers.get("Date")
+    if date is None:
+        return Finding("ok", "clock", "the server does not tell its time")
+    # HTTP's dates are whole seconds.
+    skew = time.time_ns() / 1e9 - parsedate_to_datetime(date).timestamp()
+    if abs(skew) > SKEW_S + 1:
+        return Finding(
+            "warn",
+            "clock",
+            f"this machine is {skew:+.0f} s off the server",
+            "Let both keep time (chrony, systemd-timesyncd).",
+        )
+    return Finding("ok", "clock", "agrees with the server")
+
+
+def _nodes(client: Client) -> Iterator[Finding]:
+    known = list(client.nodes())
+    if not known:
+        yield Finding(
+            "warn",
+            "nodes",
+            "none is enrolled",
+            "fleetwire tokens create --enrolment, then fleetwire agent --server URL there",
+        )
+        return
+    away = [node.name for node in known if node.link != "online"]
+    if away:
+        names = ", ".join(away[:10]) + (" ..." if len(away) > 10 else "")
+        yield Finding(
+            "warn",
+            "nodes",
+            f"{len(known) - len(away)} of {len(known)} online; away: {names}",
+            "On such a node: fleetwire agent status",
+        )
+    else:
+        yield Finding("ok", "nodes", f"{len(known)} of {len(known)} online")
+    for node in known:
+        if node.clock_skew is not None and abs(node.clock_skew) > SKEW_S:
+            yield Finding(
+                "warn",
+                "clock",
+                f"{node.name} is {node.clock_skew:+.1f} s off",
+                "Let it keep time (chrony, systemd-timesyncd).",
+            )
+
+
+LEAVES = {"doctor": Leaf(configure, call)}

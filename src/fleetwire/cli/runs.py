@@ -1,0 +1,216 @@
+"""`fleetwire runs`: list, show, stop, why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fleetwire.cli import outcome
+from fleetwire.cli.app import Leaf
+from fleetwire.cli.connect import connect
+from fleetwire.cli.parsing import Parser, count, duration
+from fleetwire.cli.show import (
+    coloured,
+    facts,
+    lasted,
+    mark,
+    short,
+    size,
+    table,
+    when,
+    write_json,
+)
+from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.client import Client, Run
+
+_STATES = ("pending", "running", "ended")
+
+
+def _configure_list(parser: Parser) -> None:
+    parser.examples.append("fleetwire runs --state running")
+    parser.option("--state", choices=_STATES, help="only runs in this state")
+    parser.option(
+        "--limit", metavar="N", type=count, default=20, help="at most N, newest first (default 20)"
+    )
+
+
+def _list(values: argparse.Namespace) -> int:
+    with connect() as client:
+        page = min(values.limit, 500)
+        if values.output != "text":
+            body = client.get_raw("/runs", {"state": values.state, "limit": page})
+            write_json(body) if values.output == "json" else write_items(body)
+            return 0
+        rows = []
+        for run in client.runs(state=values.state, page=page):
+            rows.append(
+                (
+                    short(run.id),
+                    run.outcome or ("stopping" if run.wish == "stop" else run.state),
+                    when(run.created_at),
+                    str(run.counts.get("total", "")),
+                    run.selector or ",".join(run.nodes or ()),
+                    run.name or what(run),
+                )
+            )
+            if len(rows) >= values.limit:
+                break
+    if not rows:
+        sys.stderr.write("No runs yet. Start one: fleetwire run --on 'os=linux' -- uname -a\n")
+        return 0
+    table(("RUN", "STATE", "CREATED", "NODES", "ON", "WHAT"), rows)
+    return 0
+
+
+def write_items(body: bytes) -> None:
+    """Print the items of a list as one line of JSON each."""
+    import msgspec
+
+    from fleetwire.client.shapes import Page
+
+    page = msgspec.json.decode(body, type=Page[msgspec.Raw])
+    for item in page.items:
+        write_json(bytes(item))
+
+
+def what(run: Run) -> str:
+    """Return the first line of what a run does."""
+    import msgspec
+
+    spec = msgspec.json.decode(run.spec)
+    if not isinstance(spec, dict):
+        return ""
+    script = spec.get("script")
+    if not isinstance(script, str):
+        return str(spec.get("kind", ""))
+    lines = [line for line in script.splitlines() if line.strip() and not line.startswith("#")]
+    return one_line(lines[0], 60) if lines else ""
+
+
+def _configure_show(parser: Parser) -> None:
+    parser.examples.append("fleetwire runs show 019a0f3c-1b2d")
+    parser.positional("run", completes="run", help="the run's id, or a unique start of it")
+
+
+def _show(values: argparse.Namespace) -> int:
+    with connect() as client:
+        body = client.get_raw(f"/runs/{values.run}")
+    if values.output != "text":
+        write_json(body)
+        return 0
+    import msgspec
+
+    run = msgspec.json.decode(body, type=Run)
+    show_run(run)
+    return 0
+
+
+def show_run(run: Run) -> None:
+    """Print a run and its tasks for people."""
+    colour = coloured(sys.stdout)
+    state = run.outcome or run.state
+    if run.wish == "stop" and run.state != "ended":
+        state += " (stop wished)"
+    facts(
+        (
+            ("run", run.id),
+            ("name", run.name),
+            ("what", what(run)),
+            ("on", run.selector or ", ".join(run.nodes or ()) or None),
+            ("any", None if run.any is None else str(run.any)),
+            ("created", f"{when(run.created_at)} by {run.created_by or '?'}"),
+            ("ended", when(run.ended_at) if run.ended_at else None),
+        )
+    )
+    sys.stdout.write(f"state    {mark(state, colour=colour)}\n\n")
+    table(
+        ("#", "NODE", "STATE", "EXIT", "TOOK", "LOG", "SHA-256"),
+        [
+            (
+                str(task.index),
+                task.node or "-",
+                task.outcome or task.state,
+                exit_text(task.exit_code, task.signal),
+                lasted(task.duration),
+                size(task.log.length)
+                + ("" if task.log.complete or not task.outcome else f" ({task.log.state})"),
+                task.log.sha256 or "-",
+            )
+            for task in run.tasks or ()
+        ],
+    )
+    for task in run.tasks or ():
+        if task.reason and task.outcome != "succeeded":
+            sys.stdout.write(f"{outcome.place(task)}: {one_line(task.reason, 1000)}\n")
+
+
+def exit_text(exit_code: int | None, signal: int | None) -> str:
+    """Return how the first process ended, for a column."""
+    if signal is not None:
+        return f"signal {signal}"
+    return "-" if exit_code is None else str(exit_code)
+
+
+def _configure_stop(parser: Parser) -> None:
+    parser.story = "TERM is sent at once, KILL to what still lives after the grace."
+    parser.examples.append("fleetwire runs stop 019a0f3c-1b2d --grace 2s --wait")
+    parser.positional("run", completes="run", help="the run's id, or a unique start of it")
+    parser.option(
+        "--grace", metavar="TIME", type=duration, help="time between TERM and KILL (default 10s)"
+    )
+    parser.option("--wait", action="store_true", help="wait until nothing of it is alive")
+
+
+def _stop(values: argparse.Namespace) -> int:
+    with connect() as client:
+        run = client.stop_run(values.run, grace=values.grace)
+        if values.wait:
+            run = client.wait(run.id)
+        _report_stop(client, run, values)
+    return 0
+
+
+def _report_stop(client: Client, run: Run, values: argparse.Namespace) -> None:
+    if values.output != "text":
+        write_json(client.get_raw(f"/runs/{run.id}"))
+    elif run.state == "ended":
+        sys.stdout.write(f"Run {short(run.id)} has ended: {run.outcome}.\n")
+    else:
+        sys.stdout.write(
+            f"Run {short(run.id)} is being stopped. See: fleetwire runs show {short(run.id)}\n"
+        )
+
+
+def _configure_why(parser: Parser) -> None:
+    parser.examples.append("fleetwire runs why 019a0f3c-1b2d")
+    parser.positional("run", completes="run", help="the run's id, or a unique start of it")
+
+
+def _why(values: argparse.Namespace) -> int:
+    with connect() as client:
+        if values.output != "text":
+            write_json(client.get_raw(f"/runs/{values.run}/why"))
+            return 0
+        why = client.why(values.run)
+        run = client.run(why.run)
+    sys.stdout.write(f"Run {run.id} is {(run.outcome or run.state).replace('_', ' ')}.\n")
+    lines_of: dict[int | None, list[str]] = {}
+    nodes: dict[int | None, str] = {task.index: outcome.place(task) for task in run.tasks or ()}
+    for line in why.lines:
+        if line.node:
+            nodes[line.task] = one_line(line.node)
+        text = visible_text(line.text)
+        lines_of.setdefault(line.task, []).append(f"  {when(line.at)}  {text}")
+    for index in sorted(lines_of, key=lambda number: -1 if number is None else number):
+        if index is not None:
+            sys.stdout.write(f"\n{nodes.get(index, f'task {index}')}\n")
+        sys.stdout.write("".join(f"{text}\n" for text in lines_of[index]))
+    return 0
+
+
+LEAVES = {
+    "runs": Leaf(_configure_list, _list),
+    "runs show": Leaf(_configure_show, _show),
+    "runs stop": Leaf(_configure_stop, _stop),
+    "runs why": Leaf(_configure_why, _why),
+}

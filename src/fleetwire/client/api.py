@@ -1,0 +1,334 @@
+"""The REST API as methods (docs/seams.md, 4)."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from fleetwire.client import shapes
+from fleetwire.client.backoff import Patience
+from fleetwire.client.connection import Answer, Connection
+from fleetwire.client.errors import BadAnswer, ServerUnreachable
+from fleetwire.client.follow import PATIENCE_S, Event, follow_run
+from fleetwire.core.specs import RunRequest
+
+T = TypeVar("T")
+
+BASE: Final = "/api/v1"
+BLOCK: Final = 256 * 1024
+
+
+class Client:
+    """A server's API, for one thread. Also a context manager.
+
+    Args:
+        url: the server's base URL, such as `http://127.0.0.1:8080`.
+        token: an API token; without one only `login`, `healthy` and `ready` are of use.
+        timeout: seconds without a byte after which an answer is given up.
+        patience: seconds to go on trying a repeatable request while the server is away.
+        notify: called with a sentence when the server goes away, with "" when it is back.
+
+    Every method may raise what `fleetwire.client.errors` lists.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 30.0,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self.connection = Connection(
+            url, token=token, timeout=timeout, patience=patience, notify=notify
+        )
+        self._notify = notify
+
+    @property
+    def url(self) -> str:
+        """The server's base URL."""
+        return self.connection.url
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------ people
+
+    def login(self, username: str, password: str) -> shapes.User:
+        """Begin a session by cookie, kept in this client, for making a token with."""
+        body = msgspec.json.encode({"username": username, "password": password})
+        answer = self.connection.request("POST", f"{BASE}/login", body=body, repeatable=True)
+        for line in answer.headers.get_all("Set-Cookie") or []:
+            pair = line.partition(";")[0].strip()
+            if pair.startswith("fleetwire_session="):
+                self.connection.cookie = pair
+        return _read(answer, shapes.LoggedIn).user
+
+    def logout(self) -> None:
+        """End the session that `login` began."""
+        self.connection.request("DELETE", f"{BASE}/login")
+        self.connection.cookie = None
+
+    def me(self) -> shapes.User:
+        """Return who the server takes us for."""
+        return self._get(f"{BASE}/me", shapes.User)
+
+    def tokens(self) -> Iterator[shapes.Token]:
+        """Yield the API tokens, newest first, without their secrets."""
+        return self._items(f"{BASE}/tokens", shapes.Token)
+
+    def create_token(self, name: str, *, expires_in: float | None = None) -> shapes.Token:
+        """Make an API token; its secret is in the answer and nowhere else. Not repeated."""
+        body: dict[str, object] = {"name": name}
+        if expires_in is not None:
+            body["expires_in"] = expires_in
+        return self._post(f"{BASE}/tokens", body, shapes.Token)
+
+    def delete_token(self, token_id: str) -> None:
+        """End an API token."""
+        self.connection.request("DELETE", f"{BASE}/tokens/{_segment(token_id)}")
+
+    def enrolment_tokens(self) -> Iterator[shapes.EnrolmentToken]:
+        """Yield the enrolment tokens, newest first, without their secrets."""
+        return self._items(f"{BASE}/enrolment-tokens", shapes.EnrolmentToken)
+
+    def create_enrolment_token(
+        self, *, labels: Mapping[str, str] | None = None, expires_in: float | None = None
+    ) -> shapes.EnrolmentToken:
+        """Make a token that one new node shows once; the node gets the labels. Not repeated."""
+        body: dict[str, object] = {}
+        if labels:
+            body["labels"] = dict(labels)
+        if expires_in is not None:
+            body["expires_in"] = expires_in
+        return self._post(f"{BASE}/enrolment-tokens", body, shapes.EnrolmentToken)
+
+    def delete_enrolment_token(self, token_id: str) -> None:
+        """End an enrolment token that was not used."""
+        self.connection.request("DELETE", f"{BASE}/enrolment-tokens/{_segment(token_id)}")
+
+    # ------------------------------------------------------------------------------- nodes
+
+    def nodes(self) -> Iterator[shapes.Node]:
+        """Yield all nodes."""
+        return self._items(f"{BASE}/nodes", shapes.Node)
+
+    def node(self, name_or_id: str) -> shapes.Node:
+        """Return one node, by name or id (or a unique prefix of the id)."""
+        return self._get(f"{BASE}/nodes/{_segment(name_or_id)}", shapes.Node)
+
+    # -------------------------------------------------------------------------------- runs
+
+    def create_run(self, request: RunRequest, *, idempotency_key: str | None = None) -> shapes.Run:
+        """Submit a run. It is repeated while the server is away, with one `Idempotency-Key`, so
+        that there is one run however often it had to be sent.
+        """
+        return _read(self.create_run_raw(request, idempotency_key=idempotency_key), shapes.Run)
+
+    def create_run_raw(self, request: RunRequest, *, idempotency_key: str | None = None) -> Answer:
+        """Submit a run as `create_run` does and return the answer as it came."""
+        key = idempotency_key or new_key()
+        body = {
+            name: value
+            for name in RunRequest.__struct_fields__
+            if (value := getattr(request, name)) is not None
+        }
+        return self.connection.request(
+            "POST",
+            f"{BASE}/runs",
+            body=msgspec.json.encode(body),
+            headers={"Idempotency-Key": key},
+            repeatable=True,
+        )
+
+    def runs(self, *, state: str | None = None, page: int | None = None) -> Iterator[shapes.Run]:
+        """Yield the runs, newest first; `state` is pending, running or ended, `page` is how many
+        are asked for at once.
+        """
+        return self._items(f"{BASE}/runs", shapes.Run, {"state": state, "limit": page})
+
+    def run(self, run_id: str) -> shapes.Run:
+        """Return one run with its tasks, by id or a unique prefix of it."""
+        return self._get(f"{BASE}/runs/{_segment(run_id)}", shapes.Run)
+
+    def stop_run(
+        self, run_id: str, *, grace: float | None = None, patience: float | None = None
+    ) -> shapes.Run:
+        """Wish that a run stops; `grace` seconds lie between TERM and KILL. The answer does not
+        wait for the end.
+        """
+        body = {} if grace is None else {"grace": grace}
+        answer = self.connection.request(
+            "POST",
+            f"{BASE}/runs/{_segment(run_id)}/stop",
+            body=msgspec.json.encode(body),
+            repeatable=True,
+            patience=patience,
+        )
+        return _read(answer, shapes.Run)
+
+    def why(self, run_id: str) -> shapes.Why:
+        """Return the story of a run: what was decided and heard, with reasons."""
+        return self._get(f"{BASE}/runs/{_segment(run_id)}/why", shapes.Why)
+
+    def follow(
+        self,
+        run_id: str,
+        *,
+        logs: bool = True,
+        patience: float = PATIENCE_S,
+        on_open: Callable[[], None] | None = None,
+    ) -> Iterator[Event]:
+        """Yield what happens to a run from its begin to its end (see `follow_run`)."""
+        return follow_run(
+            self.connection,
+            f"{BASE}/runs/{_segment(run_id)}",
+            logs=logs,
+            patience=patience,
+            notify=self._notify,
+            on_open=on_open,
+        )
+
+    def wait(self, run_id: str, *, patience: float = PATIENCE_S) -> shapes.Run:
+        """Return the run with its tasks once it has ended and its logs are sealed."""
+        for _event in self.follow(run_id, logs=False, patience=patience):
+            pass
+        return self.run(run_id)
+
+    # -------------------------------------------------------------------------------- logs
+
+    def log(self, attempt: str, *, offset: int = 0, limit: int = 1 << 20) -> shapes.LogPage:
+        """Return about `limit` bytes of a log from `offset` on."""
+        return self._get(
+            f"{BASE}/attempts/{_segment(attempt)}/log",
+            shapes.LogPage,
+            {"offset": offset, "limit": limit},
+        )
+
+    def log_tail(self, attempt: str, lines: int) -> shapes.LogLines:
+        """Return the last lines of a log."""
+        return self._get(
+            f"{BASE}/attempts/{_segment(attempt)}/log", shapes.LogLines, {"tail": lines}
+        )
+
+    def log_search(self, attempt: str, text: str) -> Iterator[shapes.Match]:
+        """Yield the lines of a log that hold the text."""
+        from_line: int | None = 0
+        while from_line is not None:
+            found = self._get(
+                f"{BASE}/attempts/{_segment(attempt)}/log/search",
+                shapes.Matches,
+                {"q": text, "from_line": from_line},
+            )
+            yield from found.matches
+            from_line = found.next_line
+
+    def raw_log(self, attempt: str) -> Iterator[bytes]:
+        """Yield the bytes of a log exactly as the task wrote them. Where the server goes away in
+        the middle it is asked again, and what was given already is skipped: a log only grows.
+        """
+        given = 0
+        waiting = Patience(self.connection.patience, self._notify)
+        while True:
+            at = 0
+            try:
+                with self.connection.stream(
+                    f"{BASE}/attempts/{_segment(attempt)}/log/raw", headers={"Accept": "*/*"}
+                ) as answer:
+                    while block := answer.read1(BLOCK):
+                        at += len(block)
+                        if at > given:
+                            fresh = block[-(at - given) :]
+                            given = at
+                            waiting.back()
+                            yield fresh
+                    if not answer.length:
+                        return
+                    # http.client ends a cut answer of known length without a word.
+            except ServerUnreachable:
+                if not self.connection.reached:
+                    raise
+            except (OSError, http.client.HTTPException):
+                # The rest is fetched below.
+                pass
+            if not waiting.wait():
+                raise ServerUnreachable(
+                    f"The server at {self.url} went away after {given} bytes of the log.",
+                    hint="Ask again when it is back.",
+                )
+
+    # ------------------------------------------------------------------------------- health
+
+    def healthy(self) -> bool:
+        """Say whether a server answers."""
+        return self._get("/healthz", dict[str, Any]).get("status") == "ok"
+
+    def ready(self, *, patience: float = 0.0) -> None:
+        """Return when the server can serve, or raise why not."""
+        self.connection.request("GET", "/readyz", patience=patience)
+
+    # ------------------------------------------------------------------------------ raw JSON
+
+    def get_raw(self, path: str, query: Mapping[str, object] | None = None) -> bytes:
+        """Return the body of `GET /api/v1{path}` as it came: for programs that pass it on."""
+        return self.connection.request("GET", f"{BASE}{path}", query=query).body
+
+    def _get(self, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
+        return _read(self.connection.request("GET", path, query=query), kind)
+
+    def _post(self, path: str, body: object, kind: type[T]) -> T:
+        return _read(self.connection.request("POST", path, body=msgspec.json.encode(body)), kind)
+
+    def _items(
+        self, path: str, kind: type[T], query: Mapping[str, object] | None = None
+    ) -> Iterator[T]:
+        cursor: str | None = None
+        while True:
+            page = self._get(path, shapes.Page[kind], {**(query or {}), "cursor": cursor})  # type: ignore[valid-type]
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def new_key() -> str:
+    """Return a fresh `Idempotency-Key`."""
+    return os.urandom(16).hex()
+
+
+def _read(answer: Answer, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except msgspec.MsgspecError as error:
+        if answer.headers.get_content_type() == "text/html":
+            raise BadAnswer(
+                "A web page answers instead of the API.",
+                hint="Is the URL that of a Fleetwire server, without a further path?",
+            ) from error
+        raise BadAnswer(
+            f"The server's answer cannot be read: {error}.",
+            hint="Is the client older than the server? Update it.",
+        ) from error
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,204 @@
+"""What the server sends, as typed values (docs/seams.md, 4). Fields that this version does not
+know are ignored, so that an older client reads a newer server.
+
+Times are RFC 3339 texts in UTC, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+GAP: Final = "gap"
+
+
+class Log(msgspec.Struct):
+    """An attempt's log: `complete` once it is sealed, `state` open, sealed, damaged or missing."""
+
+    length: int | None = None
+    sha256: str | None = None
+    complete: bool = False
+    state: str = "open"
+
+
+class Task(msgspec.Struct):
+    """A task as its latest attempt."""
+
+    id: str
+    index: int
+    attempt: str
+    state: str
+    node: str | None = None
+    node_id: str | None = None
+    number: int = 1
+    outcome: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration: float | None = None
+    log: Log = msgspec.field(default_factory=Log)
+
+
+class Run(msgspec.Struct):
+    """A run; `tasks` is None in lists and events. `spec` is left as JSON."""
+
+    id: str
+    state: Literal["pending", "running", "ended"]
+    name: str | None = None
+    outcome: str | None = None
+    wish: str = "run"
+    created_at: str = ""
+    ended_at: str | None = None
+    created_by: str | None = None
+    selector: str | None = None
+    nodes: list[str] | None = None
+    any: int | None = None
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    counts: dict[str, int] = {}
+    tasks: list[Task] | None = None
+
+
+class Node(msgspec.Struct):
+    """A node as an operator sees it. `inventory` is what it tells about itself."""
+
+    id: str
+    name: str
+    link: str
+    admin: str = "active"
+    labels: dict[str, str] = {}
+    capacity: int | None = None
+    running: int = 0
+    last_seen_at: str | None = None
+    agent_version: str | None = None
+    address: str | None = None
+    clock_skew: float | None = None
+    created_at: str | None = None
+    inventory: dict[str, Any] | None = None
+
+
+class User(msgspec.Struct):
+    """Who the server takes us for; `via` is cookie or token."""
+
+    id: str
+    name: str
+    role: str
+    via: str | None = None
+
+
+class LoggedIn(msgspec.Struct):
+    """The answer to a login."""
+
+    user: User
+
+
+class Token(msgspec.Struct):
+    """An API token; `token` is there once, when it is made."""
+
+    id: str
+    name: str = ""
+    token: str | None = None
+    created_at: str | None = None
+    expires_at: str | None = None
+    last_used_at: str | None = None
+
+
+class EnrolmentToken(msgspec.Struct):
+    """A token that a new node shows once; `token` is there once, when it is made."""
+
+    id: str
+    token: str | None = None
+    labels: dict[str, str] = {}
+    created_at: str | None = None
+    expires_at: str | None = None
+    used_at: str | None = None
+
+
+class StoryLine(msgspec.Struct):
+    """One recorded reason: what was decided or heard about a task, when, its state then."""
+
+    at: str
+    text: str
+    task: int | None = None
+    node: str | None = None
+    state: str | None = None
+
+
+class Why(msgspec.Struct):
+    """The story of the run with this id."""
+
+    run: str
+    lines: list[StoryLine]
+
+
+class Part(msgspec.Struct, rename={"data": "bytes"}):
+    """Consecutive bytes of one stream (stdout or stderr). `length` counts log bytes, which a
+    `gap` has though its bytes were dropped by the node.
+    """
+
+    offset: int
+    stream: str
+    length: int
+    time: str = ""
+    data: bytes = b""
+
+
+class LogPage(msgspec.Struct):
+    """A piece of a log by offset."""
+
+    attempt: str
+    offset: int
+    next_offset: int
+    parts: list[Part]
+    length: int | None = None
+    complete: bool = False
+
+
+class LogLine(msgspec.Struct):
+    """One line; `cut` when it is longer than what is shown."""
+
+    line: int
+    offset: int
+    text: str
+    stream: str = STDOUT
+    time: str = ""
+    cut: bool = False
+    gap: int = 0
+
+
+class LogLines(msgspec.Struct):
+    """Lines of a log."""
+
+    attempt: str
+    lines: list[LogLine]
+    first_line: int = 0
+    total_lines: int | None = None
+    complete: bool = False
+
+
+class Match(msgspec.Struct):
+    """A line that holds the text searched for."""
+
+    line: int
+    offset: int
+    text: str
+
+
+class Matches(msgspec.Struct):
+    """What a search found; `next_line` says where to go on, None when there is no more."""
+
+    matches: list[Match]
+    next_line: int | None = None
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """One page of a list, newest first."""
+
+    items: list[T]
+    next_cursor: str | None = None

@@ -1,0 +1,77 @@
+"""`/enrolment-tokens`: one-time secrets that let one machine each become a node."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fleetwire.server.api import cursor, views, write
+from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.params import EnrolmentTokenParams, ListQuery
+from fleetwire.server.api.parts import parts_of
+from fleetwire.server.domain import enrolment
+
+ENROLMENT_PREFIX: Final = "fw_enrol_"
+
+
+async def create(request: Request, body: EnrolmentTokenParams) -> Response:
+    """Make an enrolment token. Its text is in this answer and nowhere else."""
+    parts, caller = parts_of(request), caller_of(request)
+    secret = ENROLMENT_PREFIX + parts.secret()
+    made = await parts.database.write(
+        lambda tx: enrolment.create_token(
+            tx,
+            secret,
+            labels=body.labels,
+            expires_in=body.expires_in,
+            by=caller.user,
+            ids=parts.ids,
+        )
+    )
+    return write.answer({**_shape(made), "token": secret}, 201)
+
+
+async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """List the enrolment tokens, newest first, used and expired ones among them."""
+    before = cursor.parse_after(query.cursor)
+    found, last = await parts_of(request).database.read(
+        lambda c: enrolment.list_tokens(c, cursor=before, limit=query.limit)
+    )
+    return write.page([_shape(one) for one in found], cursor.after(last) if last else None)
+
+
+async def delete(request: Request, token: str) -> Response:
+    """Delete an enrolment token; a node that used it stays."""
+    await parts_of(request).database.write(lambda tx: enrolment.delete_token(tx, token))
+    return Response(status_code=204)
+
+
+def _shape(view: enrolment.EnrolmentTokenView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "labels": view.labels,
+        "created_by": view.created_by,
+        "created_at": write.rfc3339(view.created_at),
+        "expires_at": write.rfc3339(view.expires_at),
+        "used_at": write.at(view.used_at),
+        "used_by": view.used_by,
+    }
+
+
+DOORS = [
+    Door(
+        "POST", "/api/v1/enrolment-tokens", create, permission="manage-enrolment",
+        tag="enrolment", answers={201: views.NewEnrolmentToken},
+    ),
+    Door(
+        "GET", "/api/v1/enrolment-tokens", list_, permission="manage-enrolment",
+        tag="enrolment", answers={200: views.Page[views.EnrolmentToken]},
+    ),
+    Door(
+        "DELETE", "/api/v1/enrolment-tokens/{token}", delete, permission="manage-enrolment",
+        tag="enrolment", answers={204: None}, problems=(404,),
+    ),
+]  # fmt: skip

@@ -1,0 +1,185 @@
+"""The front door: what holds for every request before any route is known, and every answer after.
+
+Host names (DNS rebinding), sizes of URL and body, origins of sockets, security headers, and the
+one place where an error that nobody foresaw becomes a 500 with an id.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fleetwire.core import limits
+from fleetwire.core.errors import FleetwireError
+from fleetwire.server.api.auth import same_origin
+from fleetwire.server.api.errors import BadHost, BodyTooLarge, UrlTooLong, problem, problem_of
+
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+URL_BYTES: Final = 8 * 1024
+
+SECURITY_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_HEADERS: Final = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items()]
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+class FrontDoor:
+    """ASGI application around the API. `names` are the hosts it answers to, besides loopback's."""
+
+    def __init__(self, app: ASGIApp, *, names: frozenset[str], error_id: Callable[[], str]) -> None:
+        self._app = app
+        self._names = LOOPBACK_NAMES | {name.lower() for name in names}
+        self._error_id = error_id
+        self._log = structlog.get_logger("fleetwire.server.api")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or socket (ASGI)."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = _declared_length(scope)
+        body = _Bounded(receive, is_complete=declared == 0)
+        answer = _Answer(send, body)
+        try:
+            self._check(scope)
+            if declared > limits.BODY_BYTES:
+                raise _too_large()
+            await self._app(scope, body.receive, answer.send)
+        except FleetwireError as error:
+            await problem_of(error)(scope, receive, answer.send)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
+        except Exception as error:  # noqa: BLE001 - the one place where nothing may get past
+            error_id = self._error_id()
+            self._log.error(
+                "request failed",
+                error_id=error_id,
+                method=scope["method"],
+                path=scope["path"],
+                error=repr(error)[:500],
+                where=_where(error),
+            )
+            if answer.has_begun:
+                return  # cut short: the server closes the connection, so nobody takes it for whole
+            response = problem(
+                "internal",
+                500,
+                "The server made a mistake; it is in its log.",
+                hint=f"Tell your administrator the id {error_id}.",
+                id=error_id,
+            )
+            await response(scope, receive, answer.send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        try:
+            self._check(scope)
+        except FleetwireError:
+            refused = True
+        else:
+            # Agents send no Origin; a browser always does, on every socket without exception.
+            refused = origin is not None and not same_origin(origin, headers.get("host", ""))
+        if refused:
+            await receive()
+            await send({"type": "websocket.close", "code": 4403, "reason": "not from there"})
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
+        if _without_port(host) not in self._names:
+            raise BadHost(
+                f"This server does not answer to the name {host[:200]!r}.",
+                hint="Use localhost, or add the name to the server's setting `names`.",
+            )
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URL_BYTES:
+            raise UrlTooLong("The URL is too long.", hint=f"At most {URL_BYTES} bytes.")
+
+
+class _Bounded:
+    """Counts a body while it is read, however it is sent."""
+
+    def __init__(self, receive: Receive, *, is_complete: bool) -> None:
+        self._receive = receive
+        self._count = 0
+        self.is_complete = is_complete
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._count += len(message.get("body", b""))
+            if self._count > limits.BODY_BYTES:
+                raise _too_large()
+            self.is_complete = not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """Adds the security headers, and remembers whether an answer has begun."""
+
+    def __init__(self, send: Send, body: _Bounded) -> None:
+        self._send = send
+        self._body = body
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = message["headers"]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(_NO_STORE)
+            headers.extend(_HEADERS)
+            if not self._body.is_complete:
+                # Answered before the body was read: nobody wants the rest of it.
+                headers.append((b"connection", b"close"))
+        await self._send(message)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge("The body is too large.", hint=f"At most {limits.BODY_BYTES} bytes.")
+
+
+def _declared_length(scope: Scope) -> int:
+    """Return the Content-Length, 1 where the body is chunked, 0 where there is none."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)  # the HTTP parser has taken nothing but digits
+        if name == b"transfer-encoding":
+            return 1
+    return 0
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _where(error: BaseException) -> str:
+    """Return the innermost frames on one line."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+
+
+__all__ = ["SECURITY_HEADERS", "URL_BYTES", "FrontDoor"]

@@ -1,0 +1,35 @@
+"""`/healthz` and `/readyz`: bare health, open to whoever asks, and saying nothing else."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fleetwire.server.api import views, write
+from fleetwire.server.api.doors import OPEN, Door
+from fleetwire.server.api.parts import parts_of
+
+
+async def healthz(request: Request) -> Response:
+    """Say that the process lives."""
+    del request
+    return write.answer({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Say whether the server can do its work: the database takes writes and the loops run."""
+    problems = dict(await parts_of(request).readiness())
+    if problems:
+        return write.answer({"status": "not ready", "problems": problems}, 503)
+    return write.answer({"status": "ready", "problems": {}})
+
+
+DOORS = [
+    Door(
+        "GET", "/healthz", healthz, permission=OPEN, tag="health", answers={200: views.Health}
+    ),
+    Door(
+        "GET", "/readyz", readyz, permission=OPEN, tag="health",
+        answers={200: views.Readiness, 503: views.Readiness},
+    ),
+]  # fmt: skip

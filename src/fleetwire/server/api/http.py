@@ -1,0 +1,108 @@
+"""uvicorn's HTTP protocol, with bounds on what comes before the application is asked.
+
+uvicorn itself would collect request headers without end, and wait for their end for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fleetwire.core.errors import FleetwireError
+from fleetwire.server.api.errors import BadRequest, HeadersTooLarge, problem_of
+
+HEAD_BYTES: Final = 64 * 1024
+HEAD_S: Final = 10.0
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. A request's head (request line and headers) has a size and a time limit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's business
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._fed = 0
+        self._parsed = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refusal: FleetwireError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request's head."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head whose end has not come yet."""
+        super().data_received(data)
+        if self._in_head:
+            self._fed += len(data)
+            if self._fed > HEAD_BYTES:
+                self._refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        """Start a head."""
+        self._in_head = True
+        self._fed = self._parsed = 0
+        if self._head_timer is None:
+            self._wait_for_head()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take the request line's target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """End the head."""
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, as a problem document like everything else."""
+        self._refuse(self._refusal or BadRequest(msg, hint="Speak HTTP/1.1."))
+
+    def _count(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > HEAD_BYTES:
+            self._refusal = _too_large()
+            raise self._refusal  # the parser stops, and uvicorn calls send_400_response
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_S, self._head_too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_too_slow(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, error: FleetwireError) -> None:
+        if self.transport.is_closing():
+            return
+        response = problem_of(error)
+        lines = [f"HTTP/1.1 {response.status_code} ".encode("ascii")]
+        lines += [name + b": " + value for name, value in response.raw_headers]
+        lines += [b"connection: close", b"", bytes(response.body)]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge("The headers are too large.", hint=f"At most {HEAD_BYTES} bytes.")

@@ -1,0 +1,170 @@
+"""What requests may hold: strict models. An unknown field is an error, and nothing is converted
+from one type to another (a `false` is no number). Sizes and meanings are checked by the core.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fleetwire.core import limits
+from fleetwire.core.specs import RunRequest, Shell
+
+_DIGITS: Final = 16
+
+
+class Body(BaseModel):
+    """A JSON body."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Query(BaseModel):
+    """A query string, whose values are all text."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _digits(value: Any) -> Any:  # noqa: ANN401 - whatever pydantic hands over
+    if isinstance(value, str):
+        is_whole = value.isascii() and value.isdigit() and len(value) <= _DIGITS
+        if not is_whole:
+            raise ValueError("Use a whole number from 0, in digits")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
+Limit = Annotated[Whole, Field(ge=1, le=limits.PAGE_ITEMS)]
+Cursor = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ListQuery(Query):
+    """A page of a list."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class RunsQuery(ListQuery):
+    """A page of runs."""
+
+    state: Literal["pending", "running", "ended"] | None = None
+
+
+class EventsQuery(Query):
+    """`logs=1` adds the log bytes of all tasks to a run's events."""
+
+    logs: Literal["0", "1"] = "0"
+
+
+class LogQuery(Query):
+    """One of three ways into a log: from byte `offset`, from line `line`, the last `tail` lines."""
+
+    offset: Whole | None = None
+    limit: Annotated[Whole, Field(ge=1, le=limits.LOG_READ_BYTES)] | None = None
+    line: Whole | None = None
+    lines: Annotated[Whole, Field(ge=1, le=limits.LOG_LINES)] | None = None
+    tail: Annotated[Whole, Field(ge=1, le=limits.LOG_LINES)] | None = None
+    stream: Literal["stdout", "stderr"] | None = None
+
+
+class SearchQuery(Query):
+    """Lines that hold `q`."""
+
+    q: Annotated[str, Field(min_length=1, max_length=limits.LOG_SEARCH_CHARS)]
+    from_line: Whole = 0
+    limit: Limit = 100
+
+
+class StreamQuery(Query):
+    """Where to begin."""
+
+    offset: Whole = 0
+
+
+class LoginParams(Body):
+    """A login."""
+
+    username: Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS)]
+    password: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class TokenParams(Body):
+    """A new API token. `expires_in` is seconds; 90 days where it is not given."""
+
+    name: str
+    expires_in: float | None = None
+
+
+class EnrolmentTokenParams(Body):
+    """A new enrolment token: the labels its node gets, and seconds until it expires."""
+
+    labels: dict[str, str] = {}
+    expires_in: float | None = None
+
+
+class ScriptParams(Body):
+    """A script for an interpreter. Times are seconds."""
+
+    kind: Literal["script"]
+    script: str
+    shell: Shell = "sh"
+    args: list[str] = []
+    env: dict[str, str] = {}
+    tty: bool = False
+    timeout: float = limits.TIMEOUT_DEFAULT_S
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+class PingParams(Body):
+    """Prove that the whole path to a node works."""
+
+    kind: Literal["ping"]
+    timeout: float = 60.0
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+class StepParams(Body):
+    """One step of a scripted attempt (core.specs.Step says what each does)."""
+
+    do: Literal["print", "bytes", "sleep", "ignore", "escape", "ledger", "exit", "signal"]
+    text: str = ""
+    stream: Literal[1, 2] = 1
+    count: Annotated[int, Field(ge=0, le=100_000_000)] = 1
+    size: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    seconds: Annotated[float, Field(ge=0, le=limits.TIMEOUT_S)] = 0.0
+    code: Annotated[int, Field(ge=0, le=255)] = 0
+
+
+class ScriptedParams(Body):
+    """Steps played in order: misbehaviour as data."""
+
+    kind: Literal["scripted"]
+    steps: list[StepParams]
+    timeout: float = limits.TIMEOUT_DEFAULT_S
+    grace: float = limits.GRACE_DEFAULT_S
+
+
+class RunParams(Body):
+    """One request to execute: what, where, and how long it may wait."""
+
+    spec: Annotated[ScriptParams | PingParams | ScriptedParams, Field(discriminator="kind")]
+    selector: str | None = None
+    nodes: list[str] | None = None
+    any: int | None = None
+    name: str | None = None
+    queue_timeout: float = limits.QUEUE_TIMEOUT_DEFAULT_S
+
+    def request(self) -> RunRequest:
+        """Return it as the core's value."""
+        return msgspec.convert(self.model_dump(), RunRequest)
+
+
+class StopParams(Body):
+    """A stop. `grace` is the seconds between TERM and KILL; the spec's own where not given."""
+
+    grace: Annotated[float, Field(ge=0, le=limits.GRACE_S)] | None = None

@@ -1,0 +1,49 @@
+"""What the API works with, put together once by `server.app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.requests import Request
+
+from fleetwire.server.api.auth import Authenticator
+from fleetwire.server.api.passwords import Passwords
+from fleetwire.server.api.throttle import LoginThrottle
+from fleetwire.server.logs.base import LogStore
+from fleetwire.server.nudges.base import Nudges
+from fleetwire.server.store.engine import Database
+
+STREAMS_PER_USER: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one server process, as routes need them.
+
+    `ids` makes an id, `secret` a random text of 256 bits, `clock` is wall time in microseconds
+    since 1970. `readiness` says, by name, what does not work now (empty: all is well). `leaving`
+    is set when the server is about to stop: streams end then.
+    """
+
+    database: Database
+    logs: LogStore
+    nudges: Nudges
+    auth: Authenticator
+    passwords: Passwords
+    throttle: LoginThrottle
+    ids: Callable[[], str]
+    secret: Callable[[], str]
+    clock: Callable[[], int]
+    readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    leaving: asyncio.Event
+    streams: dict[str, int] = field(default_factory=dict)
+    """Open streams of each user, by id."""
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the server that got this request."""
+    parts: Parts = request.app.state.parts
+    return parts

@@ -1,0 +1,18 @@
+"""All doors of the API, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fleetwire.server.api import attempts, enrolment, health, login, nodes, runs, tokens
+from fleetwire.server.api.doors import Door
+
+DOORS: Final[tuple[Door, ...]] = (
+    *runs.DOORS,
+    *attempts.DOORS,
+    *nodes.DOORS,
+    *login.DOORS,
+    *tokens.DOORS,
+    *enrolment.DOORS,
+    *health.DOORS,
+)

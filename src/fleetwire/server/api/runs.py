@@ -1,0 +1,161 @@
+"""`/runs`: requests to execute, what became of them, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Annotated
+
+import msgspec
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fleetwire.core import limits
+from fleetwire.core.specs import RunRequest
+from fleetwire.server.api import cursor, write
+from fleetwire.server.api import views as shapes
+from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.errors import Unprocessable
+from fleetwire.server.api.follow import RunFollower
+from fleetwire.server.api.params import EventsQuery, RunParams, RunsQuery, StopParams
+from fleetwire.server.api.parts import parts_of
+from fleetwire.server.api.streams import EventStream
+from fleetwire.server.domain import runs, views
+
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+async def submit(request: Request, body: RunParams) -> Response:
+    """Run something on every node that matches a selector, on named nodes, or on any N of them.
+
+    With an `Idempotency-Key` (24 h) a repeated request is answered by the run that it made.
+    """
+    parts, caller = parts_of(request), caller_of(request)
+    asked = body.request()
+    idempotency = _idempotency(request.headers.get("idempotency-key"), asked)
+    segment = parts.logs.segment_now()
+    submitted = await parts.database.write(
+        lambda tx: runs.submit(
+            tx, asked, user=caller.user, ids=parts.ids, idempotency=idempotency, segment=segment
+        )
+    )
+    run_id = submitted.run_id
+    made = await parts.database.read(lambda c: views.get_run(c, run_id))
+    response = write.answer(write.run(made), 201 if submitted.created else 200)
+    response.headers["location"] = f"/api/v1/runs/{run_id}"
+    return response
+
+
+def _idempotency(key: str | None, asked: RunRequest) -> tuple[str, str] | None:
+    if key is None:
+        return None
+    is_fine = key.isascii() and key.isprintable()
+    if not is_fine or not 1 <= len(key) <= limits.IDEMPOTENCY_KEY_CHARS:
+        raise Unprocessable(
+            "The Idempotency-Key cannot be used.",
+            hint=f"Send 1 to {limits.IDEMPOTENCY_KEY_CHARS} printable ASCII characters.",
+            field="Idempotency-Key",
+        )
+    return key, hashlib.sha256(_sorted.encode(asked)).hexdigest()
+
+
+async def list_(request: Request, query: Annotated[RunsQuery, Query()]) -> Response:
+    """List runs, newest first, without their tasks."""
+    before = cursor.parse_after(query.cursor)
+    found = await parts_of(request).database.read(
+        lambda c: views.list_runs(c, state=query.state, cursor=before, limit=query.limit)
+    )
+    last = found.next_cursor
+    return write.page(
+        [write.run(one, is_cut=True) for one in found.items], cursor.after(last) if last else None
+    )
+
+
+async def show(request: Request, run: str) -> Response:
+    """Show a run with its tasks; `run` is its id or a unique beginning of it."""
+    found = await parts_of(request).database.read(
+        lambda c: views.get_run(c, views.resolve_prefix(c, "run", run))
+    )
+    return write.answer(write.run(found))
+
+
+async def tasks(request: Request, run: str) -> Response:
+    """List a run's tasks."""
+    found = await parts_of(request).database.read(
+        lambda c: views.get_run(c, views.resolve_prefix(c, "run", run))
+    )
+    return write.page([write.task(one) for one in found.tasks or ()], None)
+
+
+async def stop(request: Request, run: str, body: StopParams) -> Response:
+    """Wish all tasks of a run to stop: TERM, and KILL after the grace.
+
+    The answer is the wish; each task is stopped when its node says so.
+    """
+    parts, caller = parts_of(request), caller_of(request)
+    run_id = await parts.database.read(lambda c: views.resolve_prefix(c, "run", run))
+    await parts.database.write(lambda tx: runs.stop(tx, run_id, by=caller.name, grace=body.grace))
+    found = await parts.database.read(lambda c: views.get_run(c, run_id))
+    return write.answer(write.run(found), 202)
+
+
+async def why(request: Request, run: str) -> Response:
+    """Say why a run is as it is: what was decided and heard, newest first per task."""
+    database = parts_of(request).database
+    run_id = await database.read(lambda c: views.resolve_prefix(c, "run", run))
+    lines = await database.read(lambda c: views.story(c, run_id))
+    return write.answer({"run": run_id, "lines": [write.story_line(one) for one in lines]})
+
+
+async def events(request: Request, run: str, query: Annotated[EventsQuery, Query()]) -> Response:
+    """Follow a run: `run` and `task` as they change, `log` with logs=1, `end` when all is over.
+
+    Resume with `Last-Event-ID`; some log bytes may then come again, below the offset one has.
+    """
+    parts = parts_of(request)
+    found = await parts.database.read(
+        lambda c: views.get_run_summary(c, views.resolve_prefix(c, "run", run))
+    )
+    follower = RunFollower(
+        parts,
+        found.id,
+        with_logs=query.logs == "1",
+        last_event_id=request.headers.get("last-event-id"),
+        clock=time.monotonic,
+    )
+    return EventStream(parts, caller_of(request), follower.write, time.monotonic)
+
+
+DOORS = [
+    Door(
+        "POST", "/api/v1/runs", submit, permission="run", tag="runs",
+        answers={201: shapes.Run, 200: shapes.Run}, problems=(409,),
+        headers={"Idempotency-Key": "The same key and body, within 24 hours, is the same run"},
+    ),
+    Door(
+        "GET", "/api/v1/runs", list_, permission="read", tag="runs",
+        answers={200: shapes.Page[shapes.RunInList]},
+    ),
+    Door(
+        "GET", "/api/v1/runs/{run}", show, permission="read", tag="runs",
+        answers={200: shapes.Run}, problems=(404, 409),
+    ),
+    Door(
+        "GET", "/api/v1/runs/{run}/tasks", tasks, permission="read", tag="runs",
+        answers={200: shapes.Tasks}, problems=(404, 409),
+    ),
+    Door(
+        "POST", "/api/v1/runs/{run}/stop", stop, permission="stop", tag="runs",
+        answers={202: shapes.Run}, problems=(404, 409),
+    ),
+    Door(
+        "GET", "/api/v1/runs/{run}/why", why, permission="read", tag="runs",
+        answers={200: shapes.Why}, problems=(404, 409),
+    ),
+    Door(
+        "GET", "/api/v1/runs/{run}/events", events, permission="read", tag="runs",
+        answers={200: "text/event-stream"}, problems=(404, 409, 429),
+        headers={"Last-Event-ID": "The id of the last event that came, to go on after it"},
+    ),
+]  # fmt: skip

@@ -1,0 +1,69 @@
+"""How many wrong passwords: token buckets per account and address, in memory.
+
+A wrong password costs one token, a right one none. An account is also bounded over all addresses,
+so that many machines cannot guess together; that bound is wide, so that they cannot lock a person
+out for long either.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from fleetwire.server.api.errors import TooManyLogins
+
+BUCKETS: Final = 10_000
+
+
+class Rate(NamedTuple):
+    """`burst` tries at once, then one each `seconds`."""
+
+    burst: int
+    seconds: float
+
+
+PAIR: Final = Rate(10, 6.0)
+ACCOUNT: Final = Rate(100, 1.0)
+ADDRESS: Final = Rate(50, 2.0)
+
+
+class LoginThrottle:
+    """Counts tries. `clock` is monotonic seconds. Not for use from several threads."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+
+    def take(self, account: str, address: str) -> None:
+        """Pay for one try before its password is looked at, or raise TooManyLogins."""
+        now = self._clock()
+        keys = self._keys(account, address)
+        waits = [rate.seconds * (1 - self._tokens(key, rate, now)) for key, rate in keys]
+        if max(waits) > 0:
+            raise TooManyLogins(
+                "Too many wrong passwords came for this account or from this address.",
+                hint=f"Wait {max(waits):.0f} s, then try again.",
+                retry_after=max(waits),
+            )
+        for key, rate in keys:
+            self._set(key, self._tokens(key, rate, now) - 1, now)
+
+    def give_back(self, account: str, address: str) -> None:
+        """The password was right: the try cost nothing."""
+        now = self._clock()
+        for key, rate in self._keys(account, address):
+            self._set(key, min(rate.burst, self._tokens(key, rate, now) + 1), now)
+
+    def _keys(self, account: str, address: str) -> list[tuple[tuple[str, str], Rate]]:
+        return [((account, address), PAIR), ((account, ""), ACCOUNT), (("", address), ADDRESS)]
+
+    def _tokens(self, key: tuple[str, str], rate: Rate, now: float) -> float:
+        tokens, at = self._buckets.get(key, (float(rate.burst), now))
+        return min(rate.burst, tokens + (now - at) / rate.seconds)
+
+    def _set(self, key: tuple[str, str], tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
+        self._buckets.move_to_end(key)
+        while len(self._buckets) > BUCKETS:
+            self._buckets.popitem(last=False)

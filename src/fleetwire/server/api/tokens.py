@@ -1,0 +1,69 @@
+"""`/tokens`: the API tokens of the one who asks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fleetwire.server.api import cursor, views, write
+from fleetwire.server.api.auth import TOKEN_PREFIX
+from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.params import ListQuery, TokenParams
+from fleetwire.server.api.parts import parts_of
+from fleetwire.server.domain import people
+
+
+async def create(request: Request, body: TokenParams) -> Response:
+    """Make an API token. Its text is in this answer and nowhere else."""
+    parts, caller = parts_of(request), caller_of(request)
+    secret = TOKEN_PREFIX + parts.secret()
+    made = await parts.database.write(
+        lambda tx: people.create_token(
+            tx,
+            caller.user,
+            ids=parts.ids,
+            name=body.name,
+            secret=people.digest(secret),
+            expires_in=body.expires_in,
+        )
+    )
+    return write.answer({**write.token(made), "token": secret}, 201)
+
+
+async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """List your API tokens, newest first."""
+    parts, caller = parts_of(request), caller_of(request)
+    before = cursor.parse_after(query.cursor)
+    found = await parts.database.read(
+        lambda c: people.list_tokens(c, caller.user, before=before, limit=query.limit + 1)
+    )
+    return write.take_page(
+        found, query.limit, write=write.token, cursor=lambda one: cursor.after(one.id)
+    )
+
+
+async def delete(request: Request, token: str) -> Response:
+    """Delete one of your API tokens; it is refused from then on."""
+    parts, caller = parts_of(request), caller_of(request)
+    await parts.database.write(lambda tx: people.delete_token(tx, caller.user, token))
+    parts.auth.forget(token)
+    return Response(status_code=204)
+
+
+DOORS = [
+    Door(
+        "POST", "/api/v1/tokens", create, permission="manage-own-tokens", tag="people",
+        answers={201: views.NewToken},
+    ),
+    Door(
+        "GET", "/api/v1/tokens", list_, permission="manage-own-tokens", tag="people",
+        answers={200: views.Page[views.Token]},
+    ),
+    Door(
+        "DELETE", "/api/v1/tokens/{token}", delete, permission="manage-own-tokens",
+        tag="people", answers={204: None}, problems=(404,),
+    ),
+]  # fmt: skip

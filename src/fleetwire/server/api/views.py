@@ -1,0 +1,283 @@
+"""The documented shapes of answers. They are written by `write` straight from the domain's views;
+tests hold what is written against these models, strictly.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleetwire.core.attempts import Outcome, State, Wish
+from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.runs import RunState
+
+T = TypeVar("T")
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+StreamName = Literal["stdout", "stderr", "gap"]
+LogState = Literal["open", "sealed", "damaged", "missing"]
+
+
+class View(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `code` is stable; `hint` says what to do."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | None = None
+    hint: str | None = None
+
+
+class Page(View, Generic[T]):
+    """One page of a list, newest first; `next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+class User(View):
+    """A user."""
+
+    id: str
+    name: str
+    role: str
+
+
+class LoggedIn(View):
+    """The login that has begun; its cookie came with it."""
+
+    user: User
+
+
+class Me(User):
+    """Who asks, and by what."""
+
+    via: Literal["cookie", "token"]
+
+
+class Token(View):
+    """An API token, without its secret."""
+
+    id: str
+    name: str
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None
+
+
+class NewToken(Token):
+    """An API token with its secret, which is shown this once."""
+
+    token: str
+
+
+class EnrolmentToken(View):
+    """An enrolment token, without its secret."""
+
+    id: str
+    labels: dict[str, str]
+    created_by: str
+    created_at: Time
+    expires_at: Time
+    used_at: Time | None
+    used_by: str | None
+
+
+class NewEnrolmentToken(EnrolmentToken):
+    """An enrolment token with its secret, which is shown this once."""
+
+    token: str
+
+
+class Node(View):
+    """An enrolled machine. `clock_skew` is seconds."""
+
+    id: str
+    name: str
+    link: LinkState
+    admin: AdminState
+    labels: dict[str, str]
+    capacity: int
+    running: int
+    last_seen_at: Time | None
+    agent_version: str | None
+    address: str | None
+    clock_skew: float | None
+    created_at: Time
+    inventory: dict[str, Any] | None
+
+
+class Log(View):
+    """An attempt's log; `complete`: everything is stored and its hash is right."""
+
+    length: int | None
+    sha256: str | None
+    complete: bool
+    state: LogState
+
+
+class Exit(View):
+    """How an attempt ended, as its node recorded it."""
+
+    at: Time
+    cause: Literal["exited", "deadline", "stopped", "quota"]
+    exit_code: int | None
+    signal: int | None
+    started_at: Time
+    duration: float
+    length: int
+    sha256: str
+    leftovers: int
+    error: str | None
+
+
+class Task(View):
+    """The part of a run for one node, as its latest attempt."""
+
+    id: str
+    index: int
+    node: str | None
+    node_id: str | None
+    attempt: str
+    number: int
+    state: State
+    wish: Wish
+    outcome: Outcome | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    started_at: Time | None
+    ended_at: Time | None
+    duration: float | None
+    log: Log
+    late_exit: Exit | None
+
+
+class RunInList(View):
+    """A run without its tasks; `spec.script` is cut to 200 characters in lists."""
+
+    id: str
+    name: str | None
+    state: RunState
+    outcome: Outcome | None
+    wish: Wish
+    created_at: Time
+    ended_at: Time | None
+    created_by: str
+    selector: str | None
+    nodes: list[str] | None
+    any: int | None
+    spec: dict[str, Any]
+    counts: dict[str, int]
+
+
+class Run(RunInList):
+    """A run: one request to execute, and its tasks."""
+
+    tasks: list[Task]
+
+
+class Tasks(View):
+    """All tasks of a run."""
+
+    items: list[Task]
+    next_cursor: None
+
+
+class WhyLine(View):
+    """One recorded reason."""
+
+    at: Time
+    task: int | None
+    node: str | None
+    state: str | None
+    text: str
+
+
+class Why(View):
+    """Why a run is as it is, the newest reason of each task first."""
+
+    run: str
+    lines: list[WhyLine]
+
+
+class Part(View):
+    """Log bytes of one stream (base64). Of a gap there are no bytes, only their number."""
+
+    offset: int
+    stream: StreamName
+    time: Time
+    length: int
+    bytes: str
+
+
+class LogBytes(View):
+    """A part of a log by offset."""
+
+    attempt: str
+    offset: int
+    next_offset: int
+    length: int
+    complete: bool
+    parts: list[Part]
+
+
+class LogLine(View):
+    """One line as text (UTF-8, wrong bytes replaced); `cut`: it goes on after 16 KiB."""
+
+    line: int
+    offset: int
+    stream: StreamName
+    time: Time
+    text: str
+    cut: bool
+    gap: int
+
+
+class LogLines(View):
+    """Lines of a log; `next_line` is where to go on, null at the end."""
+
+    attempt: str
+    first_line: int
+    lines: list[LogLine]
+    total_lines: int
+    next_line: int | None
+    complete: bool
+
+
+class LogMatch(View):
+    """A line that holds the text."""
+
+    line: int
+    offset: int
+    text: str
+
+
+class LogMatches(View):
+    """Lines that hold the text; `next_line` is where to go on, null when all was searched."""
+
+    matches: list[LogMatch]
+    next_line: int | None
+
+
+class Health(View):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class Readiness(View):
+    """Whether the server can do its work; `problems` says by name what does not."""
+
+    status: Literal["ready", "not ready"]
+    problems: dict[str, str]

@@ -1,0 +1,405 @@
+"""The composition root of the server: it reads clock and chance, opens everything, and closes it.
+
+`main(config)` runs one server process until SIGTERM, SIGINT, the end of `parent_fd`, or a disk
+that fails. On leaving, streams end first (their readers come back to the next process), then
+links and loops, and last what is queued for the databases is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from fleetwire.core.errors import FleetwireError
+from fleetwire.core.ids import RANDOM_BYTES, make_id
+from fleetwire.server import log
+from fleetwire.server.api import asgi
+from fleetwire.server.api.auth import Authenticator
+from fleetwire.server.api.http import BoundedHttp
+from fleetwire.server.api.parts import Parts
+from fleetwire.server.api.passwords import Passwords
+from fleetwire.server.api.throttle import LoginThrottle
+from fleetwire.server.config import Config
+from fleetwire.server.domain import cluster, health, people
+from fleetwire.server.gateway.endpoint import Gateway
+from fleetwire.server.gateway.enrolment import Enrolment
+from fleetwire.server.logs import open_logs
+from fleetwire.server.loops.dispatch import DispatchLoop
+from fleetwire.server.loops.leases import LeasesLoop
+from fleetwire.server.loops.runner import Runner
+from fleetwire.server.loops.sealing import SealingLoop
+from fleetwire.server.nudges.memory import MemoryNudges
+from fleetwire.server.signing import Signer
+from fleetwire.server.store.engine import Database
+
+PASSWORD_FILE: Final = "admin-password"  # noqa: S105 - the name of the file
+LEAVE_S: Final = 2
+"""What has not ended by then is cut off."""
+
+USED_EVERY_S: Final = 60.0
+PROBE_S: Final = 1.0
+_log = structlog.get_logger("fleetwire.server")
+
+
+class CannotStart(FleetwireError):
+    """The server cannot begin to serve."""
+
+    code = "cannot-start"
+
+
+def now_us() -> int:
+    """Return the wall time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """Return a new id."""
+    return make_id(now_us(), secrets.token_bytes(RANDOM_BYTES))
+
+
+def new_secret() -> str:
+    """Return 256 random bits as text."""
+    return secrets.token_urlsafe(32)
+
+
+def main(config: Config) -> int:
+    """Run the server; return the process's exit code. Errors of the start are printed."""
+    log.set_up(config.log_level, config.log_format)
+    try:
+        with _data_folder(config.data), listen(config.host, config.port) as listening:
+            return uvloop.run(_serve(config, listening))
+    except FleetwireError as error:
+        sys.stderr.write(f"fleetwire server: {error}\n")
+        return 1
+
+
+async def _serve(config: Config, listening: socket.socket) -> int:
+    """Serve until told to leave; return the exit code."""
+    leaving = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    if config.parent_fd is not None:
+        _leave_with_parent(config.parent_fd, leaving)
+    async with Process(config, leaving).opened() as process:
+        await process.serve(listening)
+    return 1 if process.failure else 0
+
+
+class Process:
+    """One server process: everything it has open, and what it does until it leaves."""
+
+    def __init__(self, config: Config, leaving: asyncio.Event) -> None:
+        self._config = config
+        self.leaving = leaving
+        self.failure: FleetwireError | None = None
+        self._probed_at = -PROBE_S
+        self._probed: dict[str, str] = {}
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on a bound socket until `leaving` is set."""
+        web = _Uvicorn(self.application, self.leaving)
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._watch_failures(), name="failures"),
+                group.create_task(self._write_uses(), name="token uses"),
+                group.create_task(self._gateway.run(), name="gateway"),
+                group.create_task(self._loops.run(), name="loops"),
+            ]
+            serving = group.create_task(web.serve([listening]), name="http")
+            await web.wait_started()
+            url = _url(listening)
+            with _announced(self._config.data, url):
+                _log.info("serving", url=url, pid=os.getpid(), data=str(self._config.data))
+                await self.leaving.wait()
+                _log.info("leaving", because=str(self.failure or "told to"))
+                await serving
+            for task in background:
+                task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[Process]:
+        """Open everything, and close it in the reverse order."""
+        config = self._config
+        nudges = self.nudges = MemoryNudges()
+        async with contextlib.AsyncExitStack() as stack:
+            self.database = Database.open(config.database_url, nudges=nudges, clock=now_us)
+            stack.push_async_callback(self.database.close)
+            url = config.database_url
+            where = config.data / "logs" if url.startswith("sqlite:") else url
+            self.logs = open_logs(where, nudges=nudges, clock=now_us)
+            stack.push_async_callback(self.logs.close)
+            founded = await self.database.write(lambda tx: cluster.found(tx, new_id))
+            signer = Signer.open(config.data)
+            gateway = Gateway(
+                self.database,
+                self.logs,
+                nudges,
+                cluster_id=founded.id,
+                key=signer.key_id,
+                clock=now_us,
+                monotonic=time.monotonic,
+                nonce=new_secret,
+            )
+            enrolment = Enrolment(
+                self.database,
+                cluster_id=founded.id,
+                keys=[(signer.key_id, signer.public_key)],
+                ids=new_id,
+                clock=now_us,
+            )
+            self._gateway = gateway
+            self._loops = Runner(
+                [
+                    DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us),
+                    LeasesLoop(self.database, gateway.reading),
+                    SealingLoop(self.database, self.logs),
+                ],
+                nudges,
+            )
+            passwords = Passwords()
+            await _first_admin(config, self.database, passwords)
+            self.auth = Authenticator(self.database, clock=now_us, monotonic=time.monotonic)
+            parts = Parts(
+                database=self.database,
+                logs=self.logs,
+                nudges=nudges,
+                auth=self.auth,
+                passwords=passwords,
+                throttle=LoginThrottle(time.monotonic),
+                ids=new_id,
+                secret=new_secret,
+                clock=now_us,
+                readiness=self.readiness,
+                leaving=self.leaving,
+            )
+            self.application = asgi.build(
+                parts,
+                gateway=(*gateway.routes, *enrolment.routes),
+                names=frozenset(config.names),
+                error_id=new_id,
+            )
+            yield self
+
+    async def readiness(self) -> Mapping[str, str]:
+        """Say what does not work now; looks at most once a second, whoever asks."""
+        if time.monotonic() - self._probed_at >= PROBE_S:
+            self._probed_at = time.monotonic()
+            found: dict[str, str] = {}
+            if self.leaving.is_set():
+                found["server"] = "it is leaving"
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self.database.write(health.probe)
+            except FleetwireError as error:
+                found["database"] = error.detail
+            except TimeoutError:
+                found["database"] = f"no commit within {PROBE_S:g} s"
+            for name, status in self._loops.status.items():
+                if status.last_error:
+                    found[f"loop {name}"] = status.last_error
+                elif not status.rounds:
+                    found[f"loop {name}"] = "has not looked yet"
+            self._probed = found
+        return self._probed
+
+    async def _watch_failures(self) -> None:
+        """Leave when a disk has failed (P15): the restart replays the journal."""
+        async with asyncio.TaskGroup() as group:
+            waits = [
+                group.create_task(self.database.wait_failed()),
+                group.create_task(self.logs.wait_failed()),
+            ]
+            done, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+        self.failure = done.pop().result()
+        self.leaving.set()
+
+    async def _write_uses(self) -> None:
+        """Write now and then when tokens were last used: for people, off the requests' way."""
+        while True:
+            await asyncio.sleep(USED_EVERY_S)
+            used = self.auth.take_used()
+            if used:
+                try:
+                    await self.database.write(partial(people.note_used, used=used))
+                except FleetwireError as error:
+                    _log.warning("the last use of tokens was not written", error=str(error))
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signals; it stops when `leaving` is set."""
+
+    def __init__(self, application: ASGIApp, leaving: asyncio.Event) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http=BoundedHttp,
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                ws_max_size=2 * 1024 * 1024,
+                ws_ping_interval=None,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=LEAVE_S,
+                timeout_keep_alive=75,
+            )
+        )
+        self._leaving = leaving
+        self._begun = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._begun.set()
+
+    async def wait_started(self) -> None:
+        """Wait until connections are accepted."""
+        await self._begun.wait()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # fills in the date header
+        while not self._leaving.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._leaving.wait()
+            await self.on_tick(0)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _first_admin(config: Config, database: Database, passwords: Passwords) -> None:
+    """Make the first admin in an empty database; its password stands in a file of 0600.
+
+    The file comes first: after a crash between the two there is a password too many, which the
+    next start replaces, and never a user whom nobody can be.
+    """
+    if await database.read(people.has_users):
+        return
+    password = secrets.token_urlsafe(18)
+    path = config.data / PASSWORD_FILE
+    write_private(path, password + "\n")
+    hashed = await asyncio.to_thread(passwords.hash_blocking, password)
+    await database.write(lambda tx: people.create_first_admin(tx, ids=new_id, password_hash=hashed))
+    if config.show_password or sys.stdout.isatty():
+        # To the person at the terminal, once, and never to a log.
+        sys.stdout.write(f"First admin: user {people.FIRST_ADMIN}, password {password}\n")
+        sys.stdout.write(f"It also stands in {path}; change nothing and keep it safe.\n")
+        sys.stdout.flush()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600, whole or not at all, durable when this returns."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _data_folder(path: Path) -> Iterator[None]:
+    """Have the data folder, for this process alone."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(
+            f"The data folder {path} cannot be used: {error.strerror}.",
+            hint="Name another with --data, or mend its owner.",
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"Another server uses {path}.", hint="Stop it, or use another --data folder."
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind an address, before anything else is touched. Raises CannotStart."""
+    if host == "localhost":
+        host = "127.0.0.1"
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: an answer's head and body are two writes, and Nagle would hold
+        # the second back for 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(2048)
+        except OSError as error:
+            raise CannotStart(
+                f"Cannot listen on {host} port {port}: {error.strerror}.",
+                hint="Choose another port: --port N, or 0 for a free one.",
+            ) from error
+        yield listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _announced(data: Path, url: str) -> Iterator[None]:
+    """Say in `server.json` where this server is, for as long as it serves."""
+    path = data / "server.json"
+    write_private(path, msgspec.json.encode({"url": url, "pid": os.getpid()}).decode() + "\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _leave_with_parent(descriptor: int, leaving: asyncio.Event) -> None:
+    """Leave when the other end of a pipe is closed, however that process ended."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(descriptor, False)
+
+    def look() -> None:
+        try:
+            if os.read(descriptor, 4096):
+                return
+        except BlockingIOError:
+            return
+        loop.remove_reader(descriptor)
+        leaving.set()
+
+    loop.add_reader(descriptor, look)

@@ -1,0 +1,151 @@
+"""The server's settings: one frozen value, read once, from a file, the environment and flags.
+
+A later source wins: built-in values, then the file (``--config`` or ``FLEETWIRE_SERVER_CONFIG``;
+YAML, or TOML by its name), then variables ``FLEETWIRE_SERVER_*``, then flags. A name that is not
+known is an error that suggests the one that was meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fleetwire.core.errors import FleetwireError
+
+PREFIX: Final = "FLEETWIRE_SERVER_"
+
+
+class BadConfig(FleetwireError):
+    """A setting is unknown or has a value that cannot be used."""
+
+    code = "bad-config"
+
+
+class Config(BaseModel):
+    """What one server process does, and where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Annotated[Path, Field(description="Folder of everything this server keeps, mode 0700")]
+    database: Annotated[
+        str | None,
+        Field(description="sqlite:///PATH or postgresql://...; a file in the data folder if unset"),
+    ] = None
+    host: Annotated[str, Field(description="Address to listen on: loopback only, until TLS")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one")] = 8080
+    names: Annotated[
+        tuple[str, ...],
+        Field(description="More host names to answer to, besides those of loopback"),
+    ] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Annotated[
+        Literal["console", "json"] | None,
+        Field(description="For people or for programs; by itself, console on a terminal"),
+    ] = None
+    parent_fd: Annotated[
+        int | None, Field(ge=0, description="Leave when this descriptor reaches its end")
+    ] = None
+    show_password: Annotated[
+        bool, Field(description="Print the first admin's password although stdout is no terminal")
+    ] = False
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL."""
+        return self.database or f"sqlite:///{self.data / 'fleetwire.db'}"
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_file: str | Path | None = None,
+) -> Config:
+    """Return the settings. `flags` that are None count as not given. Raises BadConfig."""
+    environ = os.environ if environ is None else environ
+    file = config_file or environ.get(f"{PREFIX}CONFIG")
+    values: dict[str, Any] = {"data": default_data(environ)}
+    if file:
+        values |= _known(_read_file(Path(file)), f"the file {file}")
+    from_environment = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG"
+    }
+    values |= _known(from_environment, f"the environment ({PREFIX}*)")
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    if isinstance(values.get("names"), str):
+        values["names"] = [name.strip() for name in values["names"].split(",") if name.strip()]
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(step) for step in first["loc"])
+        raise BadConfig(
+            f"The setting {name} cannot be used: {first['msg']}.",
+            hint="fleetwire server --help lists the settings.",
+            field=name,
+        ) from None
+    check_loopback(config.host)
+    return config.model_copy(update={"data": config.data.expanduser().absolute()})
+
+
+def default_data(environ: Mapping[str, str]) -> Path:
+    """Return the data folder where none is given: the service's own for root, else the user's."""
+    if os.geteuid() == 0 and "XDG_DATA_HOME" not in environ:
+        return Path("/var/lib/fleetwire")
+    home = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "~")) / ".local/share"
+    return Path(home) / "fleetwire"
+
+
+def check_loopback(host: str) -> None:
+    """Raise BadConfig for an address that another machine could reach."""
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise BadConfig(
+            f"The server cannot listen on {host!r}: it has no TLS yet, so passwords and scripts "
+            "would cross the network readable by anybody.",
+            hint="Listen on 127.0.0.1 and reach it through an SSH tunnel (ssh -L 8080:...).",
+            field="host",
+        )
+
+
+def _known(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for name in values:
+        if name not in Config.model_fields:
+            near = difflib.get_close_matches(name, Config.model_fields, n=1)
+            raise BadConfig(
+                f"{where} has the setting {name!r}, which is not known.",
+                hint=f"Did you mean {near[0]!r}?" if near else "fleetwire server --help lists all.",
+                field=name,
+            )
+    return dict(values)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+        read = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise BadConfig(
+            f"The settings file {path} cannot be read: {error}.", hint="Mend it, or leave it out."
+        ) from error
+    if read is None:
+        return {}
+    if not isinstance(read, dict):
+        raise BadConfig(f"The settings file {path} is no table.", hint="Write NAME: VALUE lines.")
+    return read

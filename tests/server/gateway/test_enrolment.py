@@ -1,0 +1,92 @@
+"""`POST /api/agents/register/` on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from fleetwire.server.gateway.enrolment import BODY_BYTES
+from fleetwire.testing.heart import Heart, Serve
+
+
+async def post(one: Heart, body: bytes) -> tuple[int, dict[str, Any], str]:
+    def send() -> tuple[int, dict[str, Any], str]:
+        connection = http.client.HTTPConnection(urlsplit(one.http).netloc, timeout=10)
+        try:
+            connection.request("POST", "/api/agents/register/", body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read()), response.headers["content-type"]
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(send)
+
+
+def registration(token: str, **changes: object) -> bytes:
+    key = base64.b64encode(bytes(32)).decode()
+    fields = {
+        "token": token,
+        "name": "web-1",
+        "signing_key": key,
+        "sealing_key": key,
+        "incarnation": "0123456789abcdef",
+        "labels": {"os": "linux"},
+        "agent_version": "0.1.0",
+        **changes,
+    }
+    return json.dumps(fields).encode()
+
+
+async def test_a_machine_becomes_a_node(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        token = await one.token(role="web")
+        status, answer, kind = await post(one, registration(token))
+        assert (status, kind) == (201, "application/json")
+        assert answer["name"] == "web-1"
+        assert answer["cluster"] == one.cluster_id
+        key = one.signer.public_key
+        assert answer["server_keys"] == [
+            {"id": one.signer.key_id, "key": base64.b64encode(key).decode()}
+        ]
+        status, problem, kind = await post(one, registration(token, name="web-2"))
+        assert (status, kind) == (401, "application/problem+json")
+        assert problem["code"] == "bad-enrolment-token"
+        assert "unknown, used or expired" in problem["detail"]
+        assert token not in json.dumps(problem)
+
+
+async def test_a_taken_name(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        await post(one, registration(await one.token()))
+        status, problem, _ = await post(one, registration(await one.token()))
+        assert (status, problem["code"], problem["field"]) == (409, "name-taken", "name")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"not json", 422),
+        (b"[" * 60_000, 422),
+        (b'{"token": 5}', 422),
+        (registration("t", surprise=1), 422),
+        (registration("t", signing_key="!"), 422),
+        (registration("t", name=""), 422),
+        (registration("t" * 2000), 422),
+        (registration("t", capacity=0), 422),
+        (registration("nobody's"), 401),
+        (b" " * (BODY_BYTES + 1), 413),
+    ],
+)
+async def test_bad_bodies_get_a_problem_document(serve: Serve, body: bytes, status: int) -> None:
+    async with serve(loops=False) as one:
+        got, problem, kind = await post(one, body)
+        assert (got, kind) == (status, "application/problem+json")
+        assert problem["status"] == status
+        assert problem["detail"]

@@ -1,0 +1,338 @@
+"""What nodes report of their attempts, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fleetwire.core.attempts import FINAL, SPOOL_GONE, apply, declare_lost, describe, expire
+from fleetwire.core.attempts import give_back as core_give_back
+from fleetwire.core.desired import NodeWish, Observation
+from fleetwire.core.happenings import Exited, Lost, Started
+from fleetwire.server.domain import nodes as node_cases
+from fleetwire.server.domain.changes import EMPTY_SHA256, Changes
+from fleetwire.server.store import Connection, attempts, decisions, nodes
+from fleetwire.server.store.attempts import SETTLED, AttemptRow, Progress
+from fleetwire.server.store.engine import Tx
+from fleetwire.server.store.nodes import LinkRow
+
+DECLINED_WAIT_US: Final = 1_000_000
+DECLINED_LONGEST_US: Final = 60_000_000
+
+
+class Stored(NamedTuple):
+    """What a link knows of a log: its durable length, and the SHA-256 (hex) of exactly these
+    bytes where the link has seen them all, else None.
+    """
+
+    length: int
+    sha256: str | None
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One link's word.
+
+    `logs` has what the link knows of the logs of the attempts in it. `mentioned` is set with
+    the last frame of a complete report: (attempt, epoch) of everything that the node has said
+    on this link so far. `look` names attempts whose log has grown to its promised length.
+    """
+
+    node: str
+    link_epoch: int
+    observed: tuple[Observation, ...] = ()
+    applied: int = 0
+    mentioned: frozenset[tuple[str, int]] | None = None
+    logs: Mapping[str, Stored] = {}
+    look: tuple[str, ...] = ()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What to tell the link, once this is committed.
+
+    `awaiting` are ended attempts whose log is not complete, with the length that the node
+    promised. `void` are (attempt, epoch, wish) of assignments that are over: `stop` what runs,
+    `forget` the folder of what does not. `reopened` are (attempt, segment) of logs that had been
+    given up, and whose node has come back with an end: to be sent from what is stored.
+    """
+
+    stale: bool = False
+    unknown: tuple[str, ...] = ()
+    sealed: tuple[str, ...] = ()
+    awaiting: dict[str, int | None] = {}
+    void: tuple[tuple[str, int, NodeWish], ...] = ()
+    reopened: tuple[tuple[str, str], ...] = ()
+
+
+def report(tx: Tx, reports: Sequence[NodeReport]) -> list[Answer]:
+    """Take the words of several links together; return the answer to each, in order.
+
+    A report of an older link changes nothing (5.6). What does not belong to the link's node is
+    answered `unknown` and not stored.
+    """
+    links = nodes.links(tx.connection, {one.node for one in reports})
+    fresh = [
+        one for one in reports if one.node in links and links[one.node].link_epoch == one.link_epoch
+    ]
+    changes = Changes(tx)
+    changes.load(
+        id_
+        for one in fresh
+        for id_ in (*(observation.attempt for observation in one.observed), *one.look)
+    )
+    answers = []
+    sealing = False
+    for one in reports:
+        if not any(one is known for known in fresh):
+            answers.append(Answer(stale=True))
+            continue
+        taking = _Taking(changes, one, links[one.node])
+        answers.append(taking.take())
+        sealing = sealing or taking.sealing
+    changes.flush()
+    if sealing:
+        tx.nudge("sealing")
+    return answers
+
+
+class _Taking:
+    """One link's report, taken observation by observation."""
+
+    def __init__(self, changes: Changes, report_: NodeReport, link: LinkRow) -> None:
+        self.changes = changes
+        self.report = report_
+        self.link = link
+        self.sealing = False
+        self._unknown: list[str] = []
+        self._sealed: list[str] = []
+        self._awaiting: dict[str, int | None] = {}
+        self._void: list[tuple[str, int, NodeWish]] = []
+        self._reopened: list[tuple[str, str]] = []
+
+    def take(self) -> Answer:
+        """Take it; return the answer."""
+        for observation in self.report.observed:
+            self._observe(observation)
+        for attempt in self.report.look:
+            row = self.changes.get(attempt)
+            if row is not None and row.attempt.node == self.link.id:
+                self._settle(row)
+        if self.report.mentioned is not None:
+            self._conclude(self.report.mentioned)
+        if self.link.applied < self.report.applied <= self.link.revision:
+            tx = self.changes.tx
+            nodes.change(tx.connection, self.link.id, applied=self.report.applied)
+            tx.nudge("nodes")
+        return Answer(
+            unknown=tuple(self._unknown),
+            sealed=tuple(self._sealed),
+            awaiting=self._awaiting,
+            void=tuple(self._void),
+            reopened=tuple(self._reopened),
+        )
+
+    def _observe(self, observation: Observation) -> None:
+        row = self.changes.get(observation.attempt)
+        if row is None:
+            self._unknown.append(observation.attempt)
+            return
+        if row.attempt.node != self.link.id or observation.epoch != row.attempt.epoch:
+            self._old_epoch(row, observation)
+            return
+        for happening in observation.happenings:
+            row = self.changes.apply(
+                apply(row.attempt, observation.epoch, happening), node=self.link.id
+            )
+            if isinstance(happening, Lost) and row.log_state == "open":
+                row = self.changes.alter(row.id, log_length=observation.length)
+        if row.attempt.state == "pending":
+            # Declined: the order is void, and so is what the node keeps of it.
+            self._back_off(row)
+            self._void.append((row.id, observation.epoch, "forget"))
+        elif row.attempt.state == "lost" and not _has_ended(observation):
+            return  # given up, and yet it runs: its end will be kept as the late exit (5.5)
+        elif row.attempt.state in FINAL:
+            late = row.attempt.late_exit
+            if late is not None and row.log_state == "missing":
+                row = self.changes.alter(row.id, log_state="open", log_length=late.length)
+                self._reopened.append((row.id, row.segment))
+            self._settle(row)
+
+    def _back_off(self, row: AttemptRow) -> None:
+        """Do not ask again at once: each time twice as late, up to a minute."""
+        wait = min(DECLINED_WAIT_US << min(row.declines, 10), DECLINED_LONGEST_US)
+        self.changes.alter(row.id, declines=row.declines + 1, not_before=self.changes.tx.now + wait)
+
+    def _old_epoch(self, row: AttemptRow, observation: Observation) -> None:
+        """A word about an assignment that is over: evidence, kept once, which changes nothing."""
+        tx = self.changes.tx
+        node = self.link.id
+        if not decisions.was_given(tx.connection, row.id, node, observation.epoch):
+            self._unknown.append(row.id)
+            return
+        known = self.changes.told(row.id, node) if observation.happenings else set()
+        for happening in observation.happenings:
+            text = f"kept as evidence: {describe(happening)}, of epoch {observation.epoch}"
+            if text not in known:
+                self.changes.tell(row, text, node=node, epoch=observation.epoch)
+        runs = any(isinstance(one, Started) for one in observation.happenings)
+        ended = any(isinstance(one, Exited | Lost) for one in observation.happenings)
+        self._void.append((row.id, observation.epoch, "stop" if runs and not ended else "forget"))
+
+    def _settle(self, row: AttemptRow) -> None:
+        """Seal the log where all of it is known to be durable; else say what is waited for."""
+        if row.log_state in SETTLED:
+            self._sealed.append(row.id)
+            return
+        if row.attempt.exit is not None and row.log_length is None:
+            row = self.changes.alter(row.id, log_length=row.attempt.exit.length)
+        stored = self.report.logs.get(row.id)
+        promised = row.log_length
+        if stored is None or promised is None or stored.length < promised:
+            self._awaiting[row.id] = promised
+            return
+        sha256 = EMPTY_SHA256 if stored.length == 0 else stored.sha256
+        said = hash_said(row.attempt.exit, row.attempt.late_exit) or sha256
+        if stored.length == promised and sha256 is not None and sha256 == said:
+            self.changes.settle(row.id, "sealed", promised, sha256)
+            self._sealed.append(row.id)
+            return
+        # The hash is not known here, or it does not fit: the sealing loop reads the store.
+        self._awaiting[row.id] = promised
+        self.sealing = True
+
+    def _conclude(self, mentioned: frozenset[tuple[str, int]]) -> None:
+        """What a complete report does not mention is not there any more (5.3).
+
+        Only of what has started: an order that was lost on its way is simply told again. A
+        running attempt that started on this link was mentioned on this link.
+        """
+        held = attempts.unsettled_of_node(self.changes.tx.connection, self.link.id)
+        self.changes.take(held)
+        for row in (self.changes[one.id] for one in held):
+            one = row.attempt
+            if (one.id, one.epoch) in mentioned or one.state in {"pending", "assigned"}:
+                continue
+            after = self.changes.apply(declare_lost(one, SPOOL_GONE))
+            if after.log_state in {"open", "again"}:
+                self.changes.alter(row.id, log_state="gone")
+                self.sealing = True
+
+
+def _has_ended(observation: Observation) -> bool:
+    return any(not isinstance(one, Started) for one in observation.happenings)
+
+
+def ended_unsettled(connection: Connection, *, after: str, limit: int) -> list[Progress]:
+    """Return one page of ended attempts whose log is not settled, by id."""
+    return attempts.ended_unsettled(connection, after=after, limit=limit)
+
+
+def settle(tx: Tx, measured: Mapping[str, Stored]) -> None:
+    """Settle logs by what the store holds: length, and SHA-256 where it was worth computing.
+
+    Sealed where all promised bytes are there and the hash fits (5.7). Where it does not, the
+    log is wanted `again`: the caller has reset it. What came again and still does not fit is
+    damaged, and what the node no longer has is missing.
+    """
+    changes = Changes(tx)
+    changes.load(measured)
+    for attempt, stored in measured.items():
+        row = changes.get(attempt)
+        if row is None or row.log_state in SETTLED or row.attempt.state not in FINAL:
+            continue
+        _settle_by_store(changes, row, stored)
+        tx.nudge(f"node:{row.attempt.node}")
+        tx.nudge(f"log:{attempt}")
+    changes.flush()
+
+
+def hash_said(exited: Exited | None, late: Exited | None) -> str | None:
+    """Return the SHA-256 that the node said its log has, or None if it could not say."""
+    said = exited or late
+    return None if said is None else said.sha256
+
+
+def fits(promised: int | None, said: str | None, stored: Stored) -> bool:
+    """Say whether the stored log is what the node promised."""
+    return stored.length == promised and (said is None or stored.sha256 == said)
+
+
+def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
+    said = hash_said(row.attempt.exit, row.attempt.late_exit)
+    promised = row.log_length
+    length, sha256 = stored
+    if sha256 is not None and fits(promised, said, stored):
+        changes.settle(row.id, "sealed", length, sha256)
+    elif row.log_state == "gone" and (promised is None or length < promised):
+        changes.settle(row.id, "missing", length, sha256)
+        until = "its end" if promised is None else f"byte {promised}"
+        changes.tell(row, f"the log is missing from byte {length} to {until}")
+    elif promised is None or (length < promised and row.log_state != "gone"):
+        return  # more is still to come
+    elif said is None:
+        # Power loss on the node: its spool is a prefix of what is stored (5.8).
+        changes.settle(row.id, "damaged", length, sha256)
+        changes.tell(
+            row,
+            f"the log is damaged: {length} bytes are stored, but the node has only {promised}",
+        )
+    elif row.log_state == "open":
+        changes.alter(row.id, log_state="again")
+        changes.tell(row, f"the log's SHA-256 is {sha256}, not {said}: it is fetched once more")
+    else:
+        changes.settle(row.id, "damaged", length, sha256)
+        changes.tell(
+            row,
+            f"the log is damaged: stored are {length} bytes with SHA-256 {sha256}, "
+            f"the node says {promised} bytes with {said}",
+        )
+
+
+def sweep(tx: Tx, limit: int) -> int:
+    """End or give back what can wait no longer; return how many attempts that were.
+
+    Queue deadlines, `lost_after`, orders never offered to nodes that cannot take them, nodes
+    that were deleted (5.5).
+    """
+    changes = Changes(tx)
+    connection = tx.connection
+    past = attempts.past_queue_deadline(connection, tx.now, limit)
+    never = attempts.never_offered(connection, limit)
+    late = attempts.past_lost_after(connection, tx.now, limit)
+    orphaned = attempts.without_node(connection, limit)
+    changes.load([*past, *never, *late, *orphaned])
+    for id_ in past:
+        one = changes[id_].attempt
+        why = f"no start before its queue deadline; last reason: {one.reason or 'none'}"
+        changes.apply(expire(one, why))
+    for id_ in never:
+        one = changes[id_].attempt
+        if one.state == "assigned" and one.node is not None:
+            changes.apply(
+                core_give_back(one, "its node cannot take it, and it was never offered"),
+                node=one.node,
+            )
+    for id_ in late:
+        one = changes[id_].attempt
+        changes.apply(declare_lost(one, "the node did not report its end within lost_after"))
+        _log_gone(changes, id_)
+    for id_ in orphaned:
+        changes.apply(declare_lost(changes[id_].attempt, "its node was deleted"))
+        _log_gone(changes, id_)
+    changes.flush()
+    node_cases.confirm_drains(tx)
+    if late or orphaned:
+        tx.nudge("sealing")
+    return len({*past, *never, *late, *orphaned})
+
+
+def unowned(connection: Connection) -> list[str]:
+    """Return live attempts without an owner or a last deadline. There must be none (law 8)."""
+    return attempts.unowned(connection)
+
+
+def _log_gone(changes: Changes, attempt: str) -> None:
+    if changes[attempt].log_state in {"open", "again"}:
+        changes.alter(attempt, log_state="gone")

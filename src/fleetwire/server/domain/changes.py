@@ -1,0 +1,171 @@
+"""What one transaction changes: attempts, the folds of their runs, their stories, and who must
+look again. Every use case that moves an attempt does it through a `Changes`, so that a fold is
+always the fold of what is stored, in the same transaction (law 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from fleetwire.core.attempts import FINAL, Applied, Attempt
+from fleetwire.core.runs import fold_counts, no_counts
+from fleetwire.server.store import attempts, decisions, runs
+from fleetwire.server.store.attempts import SETTLED, AttemptRow, LogState
+from fleetwire.server.store.decisions import Decision
+from fleetwire.server.store.engine import Tx
+
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+NEVER_STARTED: Final = frozenset({"refused", "expired", "canceled"})
+_counts = msgspec.json.Decoder(dict[str, int])
+_encode = msgspec.json.Encoder().encode
+
+
+class Changes:
+    """Rows read to be changed, as they were and as they are now. `flush` once, at the end."""
+
+    def __init__(self, tx: Tx) -> None:
+        self.tx = tx
+        self._before: dict[str, AttemptRow] = {}
+        self._now: dict[str, AttemptRow] = {}
+        self._lines: list[Decision] = []
+
+    def take(self, rows: Iterable[AttemptRow]) -> None:
+        """Take rows that this transaction has locked; one that is known already stays."""
+        for row in rows:
+            if row.id not in self._now:
+                self._before[row.id] = self._now[row.id] = row
+
+    def load(self, ids: Iterable[str]) -> None:
+        """Read and take the attempts that exist."""
+        missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._now]
+        if missing:
+            self.take(attempts.load(self.tx.connection, missing).values())
+
+    def get(self, attempt: str) -> AttemptRow | None:
+        """Return an attempt as it is now, or None if it was not found."""
+        return self._now.get(attempt)
+
+    def __getitem__(self, attempt: str) -> AttemptRow:
+        return self._now[attempt]
+
+    def alter(self, id_: str, /, **columns: Any) -> AttemptRow:  # noqa: ANN401 - columns of AttemptRow
+        """Set columns beside the machine; return the row as it is now."""
+        row = self._now[id_] = msgspec.structs.replace(self._now[id_], **columns)
+        return row
+
+    def apply(self, applied: Applied, *, node: str | None = None) -> AttemptRow:
+        """Take a step of the machine, with its line of the story.
+
+        `node` is who the line is about where the attempt no longer names it.
+        """
+        new = applied.attempt
+        row = self._now[new.id]
+        if new is not row.attempt:
+            row = msgspec.structs.replace(row, attempt=new)
+            if new.state in FINAL and row.ended_at is None:
+                row = msgspec.structs.replace(row, ended_at=self.tx.now)
+            if new.state in NEVER_STARTED:
+                # What never started has an empty log, and that is all of it.
+                row = msgspec.structs.replace(
+                    row, log_state="sealed", log_length=0, log_sha256=EMPTY_SHA256
+                )
+            self._now[new.id] = row
+        if applied.note is not None:
+            self.tell(row, applied.note, node=node)
+        return row
+
+    def settle(
+        self, attempt: str, log_state: LogState, length: int | None, sha256: str | None
+    ) -> AttemptRow:
+        """The log is complete, or declared not to become so (5.7)."""
+        return self.alter(attempt, log_state=log_state, log_length=length, log_sha256=sha256)
+
+    def tell(
+        self, row: AttemptRow, text: str, *, node: str | None = None, epoch: int | None = None
+    ) -> None:
+        """Record a line of an attempt's story."""
+        self._lines.append(
+            Decision(
+                at=self.tx.now,
+                run_id=row.run_id,
+                attempt_id=row.id,
+                node_id=node or row.attempt.node or row.target,
+                epoch=row.attempt.epoch if epoch is None else epoch,
+                text=text,
+            )
+        )
+
+    def told(self, attempt: str, node: str) -> set[str]:
+        """Return what is recorded of an attempt on a node, this transaction's lines among it."""
+        mine = {
+            line.text for line in self._lines if line.attempt_id == attempt and line.node_id == node
+        }
+        return mine | decisions.texts(self.tx.connection, attempt, node)
+
+    def flush(self) -> None:
+        """Store everything and send the nudges."""
+        tx = self.tx
+        changed = [
+            (before, self._now[id_])
+            for id_, before in self._before.items()
+            if self._now[id_] is not before
+        ]
+        attempts.save(tx.connection, changed)
+        decisions.record(tx.connection, self._lines)
+        _refold(tx, changed)
+        if any(_frees(before.attempt, after.attempt) for before, after in changed):
+            tx.nudge("dispatch")
+
+
+def _frees(before: Attempt, after: Attempt) -> bool:
+    """Say whether dispatch may now do something that it could not do before."""
+    live = {"assigned", "running"}
+    return before.state in live and after.state not in live
+
+
+def _refold(tx: Tx, changed: list[tuple[AttemptRow, AttemptRow]]) -> None:
+    moved: dict[str, dict[str, int]] = {}
+    settled: dict[str, int] = {}
+    for before, after in changed:
+        run_id = after.run_id
+        settled.setdefault(run_id, 0)
+        settled[run_id] += (before.log_state in SETTLED) - (after.log_state in SETTLED)
+        was = before.attempt.outcome or before.attempt.state
+        now = after.attempt.outcome or after.attempt.state
+        if was != now:
+            delta = moved.setdefault(run_id, {})
+            delta[was] = delta.get(was, 0) - 1
+            delta[now] = delta.get(now, 0) + 1
+    refold = [run_id for run_id in settled if settled[run_id] or run_id in moved]
+    updates = []
+    for row in runs.folds(tx.connection, refold) if refold else ():
+        counts = no_counts() | _counts.decode(row.counts)
+        for key, delta_of_key in moved.get(row.id, {}).items():
+            counts[key] += delta_of_key
+        folded = fold_counts(counts)
+        ended = folded.state == "ended"
+        updates.append(
+            {
+                "the_id": row.id,
+                "state": folded.state,
+                "outcome": folded.outcome,
+                "counts": _encode(counts).decode(),
+                "unsettled": row.unsettled + settled[row.id],
+                "ended_at": tx.now if ended and row.state != "ended" else None,
+            }
+        )
+    # `ended_at` is written once, when the run ends: a log that settles later does not move it.
+    ending = [one for one in updates if one["ended_at"] is not None]
+    others = [one for one in updates if one["ended_at"] is None]
+    for one in others:
+        del one["ended_at"]
+    runs.change_all(tx.connection, ending)
+    runs.change_all(tx.connection, others)
+    for run_id in settled:
+        tx.nudge(f"run:{run_id}")
+    if updates:
+        tx.nudge("runs")

@@ -1,0 +1,163 @@
+"""Desired: what the links of nodes have to be told, and the orders among it.
+
+An attempt becomes `offered` in the transaction that reads its order for a link, so before a
+byte of it can be written (5.5): what was never offered can still go to another node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from fleetwire.core import limits
+from fleetwire.core.attempts import FINAL, offer
+from fleetwire.core.desired import NodeWish, Order, Wanted
+from fleetwire.core.dispatch import AdminState
+from fleetwire.core.envelopes import Envelope
+from fleetwire.core.specs import RunRequest
+from fleetwire.server.domain.changes import Changes
+from fleetwire.server.store import Connection, attempts, nodes, runs
+from fleetwire.server.store.attempts import SETTLED, AttemptRow
+from fleetwire.server.store.engine import Tx
+from fleetwire.server.store.nodes import LinkRow
+
+US: Final = 1_000_000
+_envelope = msgspec.json.Decoder(Envelope)
+
+
+class Word(NamedTuple):
+    """What a link was last told of an attempt."""
+
+    epoch: int
+    wish: NodeWish
+    grace: float | None
+
+
+class Asked(NamedTuple):
+    """A link that wants to know what to tell its node.
+
+    `full` asks for the whole level, else for what differs from `told`. `awaiting` are ended
+    attempts whose log the link still waits to see settled.
+    """
+
+    link_epoch: int
+    full: bool = False
+    told: Mapping[str, Word] = {}
+    awaiting: tuple[str, ...] = ()
+
+
+class Held(NamedTuple):
+    """Beside `Wanted`: where its log goes, and, once it has ended, how long the node said the
+    log is (None where it did not say).
+    """
+
+    segment: str
+    ended: bool
+    promised: int | None
+
+
+class Level(msgspec.Struct, frozen=True):
+    """The answer for one link.
+
+    `wanted` has `have` = 0 throughout: durable lengths are the log store's, and the link puts
+    them in; `held` tells more of the same attempts. `sealed`: the log is settled, so the spool
+    may go. `again`: to be sent from 0 once more. `stale`: a newer link has won, or the node is
+    gone; nothing else is set then.
+    """
+
+    stale: bool = False
+    revision: int = 0
+    applied: int = 0
+    admin: AdminState = "active"
+    wanted: tuple[Wanted, ...] = ()
+    held: dict[str, Held] = {}
+    sealed: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+
+
+Levels: TypeAlias = dict[str, Level]
+
+
+def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
+    """Return what to tell each node's link, and mark the orders among it as offered.
+
+    `key` is the id of the server's key, with which the orders in the rows are signed.
+    """
+    links = nodes.links(tx.connection, asked)
+    current = {
+        node: link for node, link in links.items() if link.link_epoch == asked[node].link_epoch
+    }
+    rows = _rows(tx, {node: asked[node] for node in current})
+    changes = Changes(tx)
+    for of_node in rows.values():
+        changes.take(of_node)
+    wanted = {row.run_id for of_node in rows.values() for row in of_node if _may_start(row)}
+    requests = runs.requests(tx.connection, wanted) if wanted else {}
+    awaiting = [id_ for node in current for id_ in asked[node].awaiting]
+    settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
+    levels = {node: Level(stale=True) for node in asked if node not in current}
+    for node, link in current.items():
+        of_node = rows.get(node, [])
+        mine = {id_: settled[id_] for id_ in asked[node].awaiting if id_ in settled}
+        levels[node] = Level(
+            revision=link.revision,
+            applied=link.applied,
+            admin=link.admin,
+            wanted=tuple(_wanted(changes, row, link, requests, key) for row in of_node),
+            held={
+                row.id: Held(row.segment, row.attempt.state in FINAL, row.log_length)
+                for row in of_node
+            },
+            sealed=tuple(id_ for id_, state in mine.items() if state in SETTLED),
+            again=tuple(id_ for id_, state in mine.items() if state == "again"),
+        )
+    changes.flush()
+    return levels
+
+
+def _rows(tx: Tx, asked: Mapping[str, Asked]) -> dict[str, list[AttemptRow]]:
+    """Return the attempts each link has to hear of."""
+    rows: dict[str, list[AttemptRow]] = {}
+    brief = [node for node, one in asked.items() if not one.full]
+    for row in attempts.to_tell(tx.connection, brief) if brief else ():
+        node = str(row.attempt.node)
+        told = asked[node].told.get(row.id)
+        if told != Word(row.attempt.epoch, row.attempt.wish, row.stop_grace):
+            rows.setdefault(node, []).append(row)
+    for node, one in asked.items():
+        if one.full:
+            rows[node] = attempts.unsettled_of_node(tx.connection, node)
+    return rows
+
+
+def _may_start(row: AttemptRow) -> bool:
+    return row.attempt.state == "assigned" and row.attempt.wish == "run"
+
+
+def _wanted(
+    changes: Changes, row: AttemptRow, link: LinkRow, requests: Mapping[str, RunRequest], key: str
+) -> Wanted:
+    """Return one attempt's level. The order is there only while it may still start (5.3)."""
+    one = row.attempt
+    if one.state in FINAL:
+        return Wanted(one.id, one.epoch, "run")
+    if not _may_start(row):
+        return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
+    if row.signature is None or row.envelope is None:
+        raise AssertionError(f"attempt {one.id} was assigned without a signature")
+    spec = requests[row.run_id].spec
+    if not one.offered:
+        changes.apply(offer(one))
+        patience = spec.timeout + spec.grace + limits.LOST_AFTER_S
+        changes.alter(
+            one.id, incarnation=link.incarnation, lost_after=changes.tx.now + round(patience * US)
+        )
+    order = Order(spec, _envelope.decode(row.envelope), key, row.signature)
+    return Wanted(one.id, one.epoch, "run", order=order)
+
+
+def nodes_to_tell(connection: Connection) -> set[str]:
+    """Return the nodes that may have something to hear: the sweep of the links (5.14)."""
+    return attempts.nodes_to_tell(connection) | nodes.unconfirmed(connection)

@@ -1,0 +1,220 @@
+"""Nodes: their links, what an administrator decides of them, what they tell about themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fleetwire.core import limits
+from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
+from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.errors import FleetwireError, LimitExceeded
+from fleetwire.server.domain import cluster
+from fleetwire.server.domain.changes import Changes
+from fleetwire.server.domain.enrolment import (
+    Enrolled,
+    Keys,
+    create_token,
+    delete_token,
+    enrol,
+    list_tokens,
+)
+from fleetwire.server.domain.errors import NotFound
+from fleetwire.server.store import Connection, attempts, decisions, nodes
+from fleetwire.server.store.decisions import Decision
+from fleetwire.server.store.engine import Tx
+from fleetwire.server.store.nodes import Silence, silences
+
+__all__ = [
+    "Accepted",
+    "Enrolled",
+    "Greeting",
+    "Keys",
+    "NodeKey",
+    "NodeRefused",
+    "Reading",
+    "Silence",
+    "accept_hello",
+    "confirm_drains",
+    "create_token",
+    "delete_token",
+    "enrol",
+    "inventory",
+    "key_of",
+    "list_tokens",
+    "set_admin",
+    "silences",
+    "write_links",
+]
+
+US: Final = 1_000_000
+_encode = msgspec.json.Encoder().encode
+
+
+class NodeRefused(FleetwireError):
+    """The node may not connect: it is unknown or disabled."""
+
+    code = "node-refused"
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """What a verified hello says. `clock` is the node's, `generation` the highest it has seen."""
+
+    incarnation: str
+    boot_id: str
+    agent_version: str
+    generation: int
+    clock: int
+    address: str | None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The terms of a new link."""
+
+    link_epoch: int
+    name: str
+    incarnation: str
+
+
+class Reading(NamedTuple):
+    """How a node is heard in this process: `silent_s` since its last frame, or since the process
+    began (P10: a restarted server gives everyone a fresh start); `seen_at` is wall time,
+    microseconds since 1970, None if it was never heard here.
+    """
+
+    connected: bool
+    silent_s: float
+    seen_at: int | None
+
+
+class NodeKey(msgspec.Struct, frozen=True):
+    """A node's public signing key; `admin` as of now."""
+
+    key: bytes
+    admin: AdminState
+
+
+def key_of(connection: Connection, node: str) -> NodeKey | None:
+    """Return the key that a hello of this node must be signed with."""
+    found = nodes.key(connection, node)
+    return None if found is None else NodeKey(*found)
+
+
+def accept_hello(tx: Tx, node: str, greeting: Greeting) -> Accepted:
+    """Take a verified hello: from its commit on, older links of the node are fenced (5.6).
+
+    With a new incarnation, what was given under the old one is lost (5.3). Raises NodeRefused.
+    """
+    row = nodes.lock(tx.connection, node)
+    if row is None or row.admin == "disabled":
+        raise NodeRefused(
+            "This node may not connect: it is unknown or disabled.",
+            hint="An administrator can enrol or enable it.",
+        )
+    cluster.raise_generation(tx, greeting.generation)
+    link_epoch = row.link_epoch + 1
+    nodes.change(
+        tx.connection,
+        node,
+        link_epoch=link_epoch,
+        link="online",
+        incarnation=greeting.incarnation,
+        boot_id=greeting.boot_id,
+        agent_version=greeting.agent_version,
+        address=greeting.address,
+        clock_skew=greeting.clock - tx.now,
+        last_seen_at=tx.now,
+    )
+    if greeting.incarnation != row.incarnation:
+        _lose_old_incarnation(tx, node, greeting.incarnation)
+    tx.nudge("nodes")
+    tx.nudge("dispatch")
+    return Accepted(link_epoch, row.name, greeting.incarnation)
+
+
+def set_admin(tx: Tx, node: str, admin: AdminState) -> None:
+    """Drain, resume, disable a node: a new revision of Desired (5.13).
+
+    `draining` becomes `drained` only when the node has confirmed it and nothing runs there.
+    Raises NotFound.
+    """
+    row = nodes.lock(tx.connection, node)
+    if row is None:
+        raise NotFound(f"There is no node {node}.", hint="fleetwire nodes lists them.")
+    if admin == row.admin or (admin == "draining" and row.admin == "drained"):
+        return
+    nodes.change(tx.connection, node, admin=admin, revision=row.revision + 1)
+    _say(tx, node, f"is now {admin}")
+    if admin != "active":
+        changes = Changes(tx)
+        held = attempts.live_of_node(tx.connection, node)
+        changes.take(held)
+        for one in held:
+            changes.apply(give_back(one.attempt, f"node {row.name} is {admin}"), node=node)
+        changes.flush()
+    tx.nudge(f"node:{node}")
+    tx.nudge("nodes")
+    tx.nudge("dispatch")
+
+
+def confirm_drains(tx: Tx) -> int:
+    """Make `drained` of every draining node that confirmed it and runs nothing; say how many."""
+    ready = nodes.drained(tx.connection)
+    for node, _ in ready:
+        nodes.change(tx.connection, node, admin="drained")
+        _say(tx, node, "is now drained")
+    if ready:
+        tx.nudge("nodes")
+    return len(ready)
+
+
+def inventory(tx: Tx, node: str, link_epoch: int, facts: dict[str, Any]) -> None:
+    """Store what a node tells about its machine. Raises LimitExceeded; stale links are ignored."""
+    text = _encode(facts)
+    if len(text) > limits.INVENTORY_BYTES:
+        raise LimitExceeded(
+            f"The inventory has {len(text)} bytes.", hint=f"At most {limits.INVENTORY_BYTES}."
+        )
+    row = nodes.links(tx.connection, [node]).get(node)
+    if row is not None and row.link_epoch == link_epoch:
+        nodes.change(tx.connection, node, inventory=text.decode())
+        tx.nudge("nodes")
+
+
+def write_links(
+    tx: Tx, states: dict[str, LinkState], heard_at: dict[str, int], why: dict[str, str]
+) -> None:
+    """Write link states that changed, and when nodes were last heard (microseconds since 1970).
+
+    `why` says for a node that went offline how that was known; it becomes part of its story.
+    """
+    nodes.change_all(
+        tx.connection, [{"the_id": node, "link": link} for node, link in states.items()]
+    )
+    nodes.change_all(
+        tx.connection, [{"the_id": node, "last_seen_at": at} for node, at in heard_at.items()]
+    )
+    for node, text in why.items():
+        _say(tx, node, text)
+    if states:
+        tx.nudge("nodes")
+        tx.nudge("dispatch")
+
+
+def _lose_old_incarnation(tx: Tx, node: str, incarnation: str) -> None:
+    changes = Changes(tx)
+    held = attempts.unsettled_of_node(tx.connection, node)
+    changes.take(held)
+    for row in held:
+        if row.incarnation is None or row.incarnation == incarnation:
+            continue  # never offered, or offered to this very incarnation
+        after = changes.apply(declare_lost(row.attempt, SPOOL_GONE))
+        if after.log_state in {"open", "again"}:
+            changes.alter(row.id, log_state="gone")
+    changes.flush()
+    tx.nudge("sealing")
+
+
+def _say(tx: Tx, node: str, text: str) -> None:
+    decisions.record(tx.connection, [Decision(tx.now, None, None, node, None, text)])

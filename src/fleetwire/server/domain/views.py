@@ -1,0 +1,332 @@
+"""What people see of runs, tasks and nodes: the shapes of the REST API (docs/seams.md, 4) as
+plain values. Times are microseconds since 1970 here; the API writes them as RFC 3339.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+
+from fleetwire.core.attempts import Outcome, State, Wish
+from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.happenings import Exited
+from fleetwire.core.ids import PREFIX, is_id
+from fleetwire.core.runs import RunState
+from fleetwire.core.specs import Spec
+from fleetwire.server.domain.errors import Ambiguous, NotFound
+from fleetwire.server.store import Connection, attempts, decisions, nodes, runs
+from fleetwire.server.store.attempts import read_exit
+from fleetwire.server.store.nodes import NodeRow
+from fleetwire.server.store.runs import RunRow, TaskRow
+
+STORY_LINES: Final = 5000
+_UNSETTLED: Final = frozenset({"open", "again", "gone"})
+_counts = msgspec.json.Decoder(dict[str, int])
+_facts = msgspec.json.Decoder(dict[str, Any])
+
+
+class LogView(msgspec.Struct, frozen=True):
+    """An attempt's log: `state` is open, sealed, damaged or missing; `complete` means sealed."""
+
+    length: int | None
+    sha256: str | None
+    complete: bool
+    state: str
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """A task as its latest attempt."""
+
+    id: str
+    index: int
+    node: str | None
+    node_id: str | None
+    attempt: str
+    number: int
+    state: State
+    wish: Wish
+    outcome: Outcome | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    started_at: int | None
+    ended_at: int | None
+    duration: float | None
+    log: LogView
+    late_exit: Exited | None
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run. `tasks` is None in lists and events. `created_by` is the user's name."""
+
+    id: str
+    name: str | None
+    state: RunState
+    outcome: Outcome | None
+    wish: Wish
+    created_at: int
+    ended_at: int | None
+    created_by: str
+    selector: str | None
+    nodes: tuple[str, ...] | None
+    any: int | None
+    spec: Spec
+    counts: dict[str, int]
+    sealed: bool
+    tasks: tuple[TaskView, ...] | None = None
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """A node. `running` counts its assigned and running attempts; `clock_skew` is seconds."""
+
+    id: str
+    name: str
+    link: LinkState
+    admin: AdminState
+    labels: dict[str, str]
+    capacity: int
+    running: int
+    last_seen_at: int | None
+    agent_version: str | None
+    address: str | None
+    clock_skew: float | None
+    created_at: int
+    inventory: dict[str, Any] | None
+
+
+class StoryLine(msgspec.Struct, frozen=True):
+    """One recorded reason: what was decided or heard about a task, when, and its state now."""
+
+    at: int
+    task: int | None
+    node: str | None
+    state: str | None
+    text: str
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list, newest first, and the cursor of the next one."""
+
+    items: list[Any]
+    next_cursor: str | None
+
+
+class AttemptView(msgspec.Struct, frozen=True):
+    """An attempt with what is needed to read its log: `segment` is where the bytes are. The task
+    has `log`, with the length the node promised until it is settled.
+    """
+
+    attempt: str
+    run_id: str
+    node_id: str | None
+    node: str | None
+    index: int
+    number: int
+    segment: str
+    log_state: str
+    log_length: int | None
+    sha256: str | None
+    task: TaskView
+
+
+def get_run(connection: Connection, run_id: str) -> RunView:
+    """Return a run with its tasks. Raises NotFound."""
+    return _run(_run_row(connection, run_id), list_tasks(connection, run_id))
+
+
+def get_run_summary(connection: Connection, run_id: str) -> RunView:
+    """Return a run without its tasks. Raises NotFound."""
+    return _run(_run_row(connection, run_id), None)
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    state: str | None = None,
+    outcome: str | None = None,
+) -> Page:
+    """Return runs without their tasks, newest first. A cursor is the id of the last one seen."""
+    rows = runs.page(connection, before=cursor, limit=limit + 1, state=state, outcome=outcome)
+    shown = [_run(row, None) for row in rows[:limit]]
+    return Page(shown, shown[-1].id if len(rows) > limit else None)
+
+
+def list_tasks(connection: Connection, run_id: str) -> tuple[TaskView, ...]:
+    """Return a run's tasks in order."""
+    return tuple(_task(row) for row in runs.tasks_of(connection, run_id))
+
+
+def get_attempt(connection: Connection, attempt_id: str) -> AttemptView:
+    """Return an attempt. Raises NotFound."""
+    row = runs.task_of_attempt(connection, attempt_id)
+    if row is None:
+        raise NotFound(
+            f"There is no attempt {attempt_id}.", hint="fleetwire runs show RUN lists them."
+        )
+    task = _task(row)
+    return AttemptView(
+        attempt=row.attempt,
+        run_id=row.run_id,
+        node_id=row.node_id,
+        node=row.node,
+        index=row.position,
+        number=row.number,
+        segment=row.segment,
+        log_state=task.log.state,
+        log_length=task.log.length,
+        sha256=task.log.sha256,
+        task=task,
+    )
+
+
+def list_nodes(connection: Connection, *, limit: int, cursor: str | None = None) -> Page:
+    """Return nodes by name. A cursor is the name of the last one seen."""
+    busy = attempts.busy(connection)
+    rows = nodes.page(connection, after=cursor, limit=limit + 1)
+    shown = [_node(row, busy) for row in rows[:limit]]
+    return Page(shown, shown[-1].name if len(rows) > limit else None)
+
+
+def get_node(connection: Connection, word: str) -> NodeView:
+    """Return a node by its id, its name, or a unique beginning of its id. Raises NotFound."""
+    row = nodes.by_id_or_name(connection, word)
+    if row is None and not is_id(word) and PREFIX.fullmatch(word):
+        row = nodes.by_id_or_name(connection, resolve_prefix(connection, "node", word))
+    if row is None:
+        raise NotFound(
+            f"There is no node {word[:80]!r}.", hint="fleetwire nodes lists them.", field="node"
+        )
+    return _node(row, attempts.busy(connection))
+
+
+def story(connection: Connection, run_id: str) -> list[StoryLine]:
+    """Return why a run's tasks are as they are: by task, the present first, then the past,
+    newest first. Raises NotFound.
+    """
+    run = _run_row(connection, run_id)
+    told: dict[int | None, list[StoryLine]] = {}
+    for line in decisions.story(connection, run_id, STORY_LINES):
+        told.setdefault(line.position, []).append(
+            StoryLine(at=line.at, task=line.position, node=line.node, state=None, text=line.text)
+        )
+    lines = list(told.get(None, ()))
+    links = {}
+    for task in runs.tasks_of(connection, run_id):
+        past = told.get(task.position, [])
+        now = past[0].at if past else run.created_at
+        node = None
+        if task.node_id is not None and task.state in {"assigned", "running"}:
+            if task.node_id not in links:
+                links[task.node_id] = nodes.by_id_or_name(connection, task.node_id)
+            node = links[task.node_id]
+        text = _present(task, node)
+        lines.append(StoryLine(now, task.position, task.node, task.state, text))
+        lines += past
+        lines.append(StoryLine(run.created_at, task.position, task.node, None, "submitted"))
+    return lines
+
+
+def resolve_prefix(connection: Connection, noun: str, prefix: str) -> str:
+    """Return the one id of a noun (run, task, attempt, node) that begins so; a whole id is
+    returned as it is, whether it exists or not. Raises NotFound, Ambiguous.
+    """
+    if is_id(prefix):
+        return prefix
+    found = runs.ids_with_prefix(connection, noun, prefix) if PREFIX.fullmatch(prefix) else []
+    if len(found) > 1:
+        raise Ambiguous(
+            f"More than one {noun} begins with {prefix}.", hint="Give more of the id.", field=noun
+        )
+    if not found:
+        raise NotFound(
+            f"There is no {noun} {prefix[:80]!r}.",
+            hint="Give the id, or at least its first 6 characters.",
+            field=noun,
+        )
+    return found[0]
+
+
+def _run_row(connection: Connection, run_id: str) -> RunRow:
+    row = runs.by_id(connection, run_id)
+    if row is None:
+        raise NotFound(f"There is no run {run_id}.", hint="fleetwire runs lists them.")
+    return row
+
+
+def _run(row: RunRow, tasks: tuple[TaskView, ...] | None) -> RunView:
+    request = runs.read_request(row.request)
+    return RunView(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        outcome=row.outcome,
+        wish=row.wish,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        created_by=row.created_by,
+        selector=request.selector,
+        nodes=request.nodes,
+        any=request.any,
+        spec=request.spec,
+        counts=_counts.decode(row.counts),
+        sealed=row.state == "ended" and row.unsettled == 0,
+        tasks=tasks,
+    )
+
+
+def _task(row: TaskRow) -> TaskView:
+    exited = read_exit(row.exit)
+    state = "open" if row.log_state in _UNSETTLED else row.log_state
+    return TaskView(
+        id=row.id,
+        index=row.position,
+        node=row.node,
+        node_id=row.node_id,
+        attempt=row.attempt,
+        number=row.number,
+        state=cast("State", row.state),
+        wish=cast("Wish", row.wish),
+        outcome=cast("Outcome | None", row.outcome),
+        exit_code=None if exited is None else exited.exit_code,
+        signal=None if exited is None else exited.signal,
+        reason=row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        duration=None if exited is None else exited.duration,
+        log=LogView(row.log_length, row.log_sha256, state == "sealed", state),
+        late_exit=read_exit(row.late_exit),
+    )
+
+
+def _node(row: NodeRow, busy: dict[str, int]) -> NodeView:
+    return NodeView(
+        id=row.id,
+        name=row.name,
+        link=row.link,
+        admin=row.admin,
+        labels=nodes.read_labels(row.labels),
+        capacity=row.capacity,
+        running=busy.get(row.id, 0),
+        last_seen_at=row.last_seen_at,
+        agent_version=row.agent_version,
+        address=row.address,
+        clock_skew=None if row.clock_skew is None else row.clock_skew / 1_000_000,
+        created_at=row.created_at,
+        inventory=None if row.inventory is None else _facts.decode(row.inventory),
+    )
+
+
+def _present(task: TaskRow, node: NodeRow | None) -> str:
+    """Say how a task stands now, in a sentence."""
+    if task.state == "pending":
+        return f"waits: {task.reason or 'dispatch has not looked at it yet'}"
+    if node is not None:
+        silent = "" if node.link == "online" else f", which is {node.link}"
+        doing = "is running" if task.state == "running" else "is on its way to start"
+        asked = ", and is asked to stop" if task.wish == "stop" else ""
+        return f"{doing} on {node.name}{silent}{asked}"
+    because = f": {task.reason}" if task.reason else ""
+    return f"{task.outcome or task.state}{because}"

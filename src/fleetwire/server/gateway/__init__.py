@@ -1,0 +1,1 @@
+"""The gateway: where agents dial in. It frames and unframes, and holds no key that signs."""

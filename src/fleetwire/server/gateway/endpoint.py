@@ -1,0 +1,247 @@
+"""The agents' door: `/ws/agent/{node}`, plain ASGI, and everything that works for its links.
+
+Before the hello is accepted a connection may do nothing but say hello, soon, and only so many
+may try at once: whoever is unknown costs little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from fleetwire.core import limits
+from fleetwire.core.errors import FleetwireError
+from fleetwire.core.ids import is_id
+from fleetwire.protocol import messages
+from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
+from fleetwire.protocol.versions import SUBPROTOCOL
+from fleetwire.server.domain import nodes
+from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused, Reading
+from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
+from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
+from fleetwire.server.gateway.links import Links
+from fleetwire.server.logs.base import LogStore, StaleLink
+from fleetwire.server.nudges.base import Nudges
+from fleetwire.server.store.engine import Database, DatabaseFailed
+
+GREETINGS_AT_ONCE: Final = 1000
+"""Connections that have not said hello yet; the next one is told to come later."""
+
+_log = structlog.get_logger()
+
+
+class Gateway:
+    """All links of this process. Mount `routes`, and run `run` beside them.
+
+    `key` is the id of the server's key (not the key: orders come signed from the record),
+    `nonce` makes 32 to 64 characters of chance, `clock` is microseconds since 1970,
+    `monotonic` seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        logs: LogStore,
+        nudges: Nudges,
+        *,
+        cluster_id: str,
+        key: str,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+        nonce: Callable[[], str],
+        heartbeat_s: float = limits.HEARTBEAT_S,
+        lease_s: float = limits.LEASE_S,
+        hello_within_s: float = limits.HELLO_WITHIN_S,
+    ) -> None:
+        self._database = database
+        self._logs = logs
+        self._cluster = cluster_id
+        self._clock = clock
+        self._nonce = nonce
+        self._heartbeat_s = heartbeat_s
+        self._lease_s = lease_s
+        self._hello_within_s = hello_within_s
+        self._greeting = 0
+        self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
+        self._reports = Reports(database)
+        self._levels = Levels(database, nudges, self.links, key=key)
+        self._rooms = Rooms(database, logs, self._reports, self._levels, clock, self.links.heard)
+        self.routes: list[BaseRoute] = [WebSocketRoute("/ws/agent/{node}", self)]
+
+    def reading(self, node: str) -> Reading:
+        """Tell the leases loop how a node is heard here."""
+        return self.links.reading(node)
+
+    async def run(self) -> None:
+        """Work for the links until cancelled; then tell them to come again later."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reports.run(), name="gateway: reports")
+                group.create_task(self._levels.run(), name="gateway: levels")
+        finally:
+            for link in self.links:
+                link.close(messages.CLOSE_LATER, "retry_after=1; the server is going down")
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI)."""
+        await receive()  # websocket.connect
+        headers = dict(scope["headers"])
+        if b"origin" in headers:
+            # Agents send none; a browser does, and no page may open this socket.
+            await send({"type": "websocket.close", "code": messages.CLOSE_FORBIDDEN})
+            return
+        spoken = SUBPROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if spoken else None})
+        code: int | None
+        if not spoken:
+            code, reason = messages.CLOSE_VERSION, f"This door speaks {SUBPROTOCOL} only."
+        elif self._greeting >= GREETINGS_AT_ONCE:
+            code, reason = messages.CLOSE_LATER, f"retry_after={RETRY_AFTER_S}"
+        else:
+            code, reason = await self._serve(scope, receive, send)
+        if code is not None:
+            try:
+                await send({"type": "websocket.close", "code": code, "reason": reason})
+            except OSError:
+                return  # the peer has gone meanwhile: nobody is left to be told
+
+    async def _serve(
+        self, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> tuple[int | None, str]:
+        """Serve a connection to its end; return the close code, None where the peer has gone."""
+        node = scope["path_params"]["node"]
+        try:
+            await self._serve_link(node, scope, receive, send)
+        except BaseExceptionGroup as group:
+            return _why(group, node)
+        except (LinkEnded, FleetwireError, OSError) as error:
+            return _why(BaseExceptionGroup("link", [error]), node)
+        raise AssertionError("a link ends by an exception")
+
+    async def _serve_link(
+        self, node: str, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> None:
+        conversation = ServerConversation(
+            cluster=self._cluster, node=node, nonce=self._nonce(), clock=self._clock()
+        )
+        client = scope.get("client")
+        self._greeting += 1
+        try:
+            async with asyncio.timeout(self._hello_within_s):
+                hello = await self._hello(conversation, receive, send)
+                accepted = await self._accept(node, hello, client[0] if client else None)
+        except TimeoutError:
+            raise LinkEnded(
+                messages.CLOSE_TOO_SLOW, f"No hello within {self._hello_within_s:g} s."
+            ) from None
+        finally:
+            self._greeting -= 1
+        link = Link(conversation, accepted.link_epoch, self._rooms, send)
+        self.links.heard(node)
+        self.links.add(link)
+        try:
+            await self._logs.fence(node, accepted.link_epoch)
+            conversation.welcome(
+                messages.Welcome(
+                    link_epoch=accepted.link_epoch,
+                    heartbeat_s=self._heartbeat_s,
+                    lease_s=self._lease_s,
+                    credit=limits.CREDIT_BYTES,
+                    clock=self._clock(),
+                )
+            )
+            level = await self._levels.full(node, accepted.link_epoch)
+            if level.stale:
+                raise LinkEnded(messages.CLOSE_NEWER_LINK, "A newer link has taken over.")
+            _log.info("link opened", node=accepted.name, link_epoch=accepted.link_epoch)
+            await link.run(receive, level)
+        finally:
+            self.links.remove(link)
+            self._levels.unwatch(node)
+
+    async def _hello(
+        self, conversation: ServerConversation, receive: Receive, send: Send
+    ) -> VerifyNeeded:
+        """Send the challenge; return the hello that answers it."""
+        for frame in conversation.data_to_send():
+            await send({"type": "websocket.send", "text": frame})
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                raise LinkEnded(None)
+            text = message.get("text")
+            if text is not None and len(text) > limits.CONTROL_FRAME_BYTES:
+                raise LinkEnded(messages.CLOSE_TOO_LARGE, "The hello is too large.")
+            conversation.receive(message["bytes"] if text is None else text)
+            for event in conversation.events_received():
+                if isinstance(event, VerifyNeeded):
+                    return event
+            if conversation.phase is Phase.CLOSED:
+                code = conversation.close_code or messages.CLOSE_BAD_FRAME
+                raise LinkEnded(code, conversation.close_reason)
+
+    async def _accept(self, node: str, hello: VerifyNeeded, address: str | None) -> Accepted:
+        """Check who it is, and take it: unknown, wrong key and wrong signature look alike."""
+        wrong = LinkEnded(
+            messages.CLOSE_UNAUTHENTICATED, "This is not the key of a node of this cluster."
+        )
+        if not is_id(node):
+            raise wrong
+        known = await self._database.read(lambda connection: nodes.key_of(connection, node))
+        if known is None:
+            raise wrong
+        try:
+            VerifyKey(known.key).verify(hello.signed, hello.signature)
+        except (CryptoError, ValueError):
+            raise wrong from None
+        said = hello.hello
+        greeting = Greeting(
+            incarnation=said.incarnation,
+            boot_id=said.boot_id,
+            agent_version=said.agent_version,
+            generation=said.generation,
+            clock=said.clock,
+            address=address,
+        )
+        return await self._database.write(partial(nodes.accept_hello, node=node, greeting=greeting))
+
+
+def _why(group: BaseExceptionGroup[BaseException], node: str) -> tuple[int | None, str]:
+    """Return the close code and reason of what ended a link; log what nobody foresaw."""
+    failed = group.subgroup(DatabaseFailed)
+    if failed is not None:
+        # The database says so to the whole process, which ends (P15).
+        return messages.CLOSE_LATER, f"retry_after={RETRY_AFTER_S}"
+    ended = _first(group, LinkEnded)
+    if isinstance(ended, LinkEnded):
+        return ended.code, ended.reason
+    if _first(group, NodeRefused) is not None:
+        return messages.CLOSE_FORBIDDEN, "This node is disabled or unknown."
+    if _first(group, StaleLink) is not None:
+        return messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over."
+    if _first(group, OSError) is not None:
+        return None, ""
+    known = _first(group, FleetwireError)
+    if known is not None:
+        _log.warning("link ended", node=node, error=str(known))
+        return messages.CLOSE_LATER, f"retry_after={RETRY_AFTER_S}"
+    if group.subgroup(lambda error: not isinstance(error, Exception)) is not None:
+        raise group
+    _log.error("link ended by an error", node=node, exc_info=group)
+    return messages.CLOSE_LATER, f"retry_after={RETRY_AFTER_S}"
+
+
+def _first(
+    group: BaseExceptionGroup[BaseException], kind: type[BaseException]
+) -> BaseException | None:
+    found: BaseException | None = group.subgroup(kind)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

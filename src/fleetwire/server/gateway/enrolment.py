@@ -1,0 +1,149 @@
+"""`POST /api/agents/register/`: a machine shows its token and becomes a node.
+
+Plain Starlette and msgspec: it is the agents' door, apart from the API that people use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from fleetwire.core import limits
+from fleetwire.core.errors import FleetwireError
+from fleetwire.server.domain import nodes
+from fleetwire.server.domain.enrolment import Keys
+from fleetwire.server.domain.errors import BadEnrolmentToken, NameTaken
+from fleetwire.server.durable.errors import DatabaseUnavailable, StorageFull
+from fleetwire.server.store.engine import Database
+
+PATH: Final = "/api/agents/register/"
+BODY_BYTES: Final = 64 * limits.KIB
+
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine sends. Keys are base64 of 32 raw bytes."""
+
+    token: Text
+    name: Text
+    signing_key: bytes
+    sealing_key: bytes
+    incarnation: Text
+    labels: dict[str, str] = {}
+    agent_version: Text = ""
+    capacity: int = 16
+
+
+class ServerKey(msgspec.Struct, frozen=True):
+    """A public key that orders may be signed with; the agent trusts no other."""
+
+    id: str
+    key: bytes
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What the machine keeps. `server_time` is microseconds since 1970."""
+
+    node: str
+    name: str
+    cluster: str
+    server_keys: tuple[ServerKey, ...]
+    server_time: int
+
+
+_registration = msgspec.json.Decoder(Registration)
+_encode = msgspec.json.Encoder().encode
+_STATUS: Final[dict[type[FleetwireError], int]] = {
+    BadEnrolmentToken: 401,
+    NameTaken: 409,
+    StorageFull: 507,
+    DatabaseUnavailable: 503,
+}
+
+
+class Enrolment:
+    """The door. `keys` are the server's public keys as (id, 32 raw bytes)."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        cluster_id: str,
+        keys: Sequence[tuple[str, bytes]],
+        ids: Callable[[], str],
+        clock: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._cluster = cluster_id
+        self._keys = tuple(ServerKey(id_, key) for id_, key in keys)
+        self._ids = ids
+        self._clock = clock
+        self.routes: list[BaseRoute] = [Route(PATH, self.register, methods=["POST"])]
+
+    async def register(self, request: Request) -> Response:
+        """Enrol, or say as a problem document why not."""
+        try:
+            body = await _body(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        if body is None:
+            return _problem(
+                413, "limit-exceeded", f"The body is larger than {BODY_BYTES} bytes.", "Send less."
+            )
+        try:
+            asked = _registration.decode(body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return _problem(422, "bad-enrolment", f"The body cannot be read: {error}.", "")
+        address = request.client.host if request.client else None
+        try:
+            enrolled = await self._database.write(
+                lambda tx: nodes.enrol(
+                    tx,
+                    asked.token,
+                    asked.name,
+                    Keys(asked.signing_key, asked.sealing_key),
+                    asked.incarnation,
+                    asked.labels,
+                    asked.agent_version,
+                    asked.capacity,
+                    address,
+                    self._ids,
+                )
+            )
+        except FleetwireError as error:
+            status = _STATUS.get(type(error), 422)
+            return _problem(status, error.code, error.detail, error.hint, error.field)
+        answer = Registered(enrolled.node, enrolled.name, self._cluster, self._keys, self._clock())
+        return Response(_encode(answer), 201, media_type="application/json")
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return the body, or None where it is too large."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _problem(status: int, code: str, detail: str, hint: str, field: str | None = None) -> Response:
+    """Return an RFC 9457 problem document (docs/seams.md, 4)."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": "The machine was not enrolled",
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if hint:
+        document["hint"] = hint
+    if field:
+        document["field"] = field
+    return Response(_encode(document), status, media_type="application/problem+json")

@@ -1,0 +1,443 @@
+"""One open link: frames to values to use cases, and back (architecture, journey 5 and 10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+import structlog
+
+from fleetwire.core import limits
+from fleetwire.core.desired import Desired, Observed, Wanted
+from fleetwire.core.errors import FleetwireError, LimitExceeded
+from fleetwire.core.happenings import Exited, Lost
+from fleetwire.protocol import messages
+from fleetwire.protocol.codec import BadFrame, LogFrame
+from fleetwire.protocol.conversation import ServerConversation
+from fleetwire.server.domain import nodes
+from fleetwire.server.domain.attempts import Answer, NodeReport
+from fleetwire.server.domain.desired import Asked, Level, Word
+from fleetwire.server.gateway.batches import Levels, Reports
+from fleetwire.server.gateway.tails import LogTail
+from fleetwire.server.logs.base import BadChunk, LogGap, LogGone, LogStore, StaleLink
+from fleetwire.server.store.engine import Database, DatabaseFailed
+
+ASGIMessage: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[ASGIMessage]]
+Send: TypeAlias = Callable[[ASGIMessage], Awaitable[None]]
+
+HELD_BYTES: Final = 2 * limits.CREDIT_BYTES
+"""What one link may make the server hold: twice its credit, then it is read no further."""
+UNSENT_MOST: Final = 1024
+"""Small answers that may wait to be written: whoever asks and does not read is not asked on."""
+MENTIONED_MOST: Final = 100_000
+"""Attempts that a node can mention before it says that this is all."""
+SEND_WITHIN_S: Final = 30.0
+
+_log = structlog.get_logger()
+
+
+class LinkEnded(Exception):
+    """The link is over. `code` is None where the peer has gone."""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Rooms(NamedTuple):
+    """What links share: the stores, the engines of `batches`, and the clock (microseconds)."""
+
+    database: Database
+    logs: LogStore
+    reports: Reports
+    levels: Levels
+    clock: Callable[[], int]
+    heard: Callable[[str], None]
+
+
+class _Waiting(NamedTuple):
+    """A report that waits until the log frames before it are durable, so that its exit can be
+    recorded and sealed in one commit.
+    """
+
+    observed: Observed
+    frames: dict[str, int]
+    size: int
+
+
+class Link:
+    """An open link of one node. Made once the hello is accepted; lives as long as `run`."""
+
+    def __init__(
+        self, conversation: ServerConversation, link_epoch: int, rooms: Rooms, send: Send
+    ) -> None:
+        self.node = conversation.node
+        self.link_epoch = link_epoch
+        self._conversation = conversation
+        self._rooms = rooms
+        self._send = send
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._held = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._tails: dict[str, LogTail] = {}
+        self._told: dict[str, Word] = {}
+        self._awaiting: dict[str, int | None] = {}
+        self._again: set[str] = set()
+        self._mentioned: set[tuple[str, int]] | None = set()
+        self._waiting: deque[_Waiting] = deque()
+        self._unanswered: deque[int] = deque()
+        self._unsent = 0
+        self._inventory: dict[str, Any] | None = None
+        self._revision: tuple[int, str] | None = None
+
+    # -- its life ----------------------------------------------------------------------------
+
+    async def run(self, receive: Receive, level: Level) -> None:
+        """Serve the link until it ends; raises LinkEnded (in a group). `level` is told first."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            lengths = await self._rooms.logs.lengths(
+                [(held.segment, id_) for id_, held in level.held.items()]
+            )
+            self._tell_all(level, lengths)
+            group.create_task(self._write(), name=f"link {self.node}: write")
+            self._rooms.levels.watch(self.node)
+            await self._read(receive)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the link soon, with this close code. Idempotent: the first reason stands."""
+        self._conversation.close(code, reason)
+        self._wake.set()
+
+    async def _read(self, receive: Receive) -> None:
+        conversation = self._conversation
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                raise LinkEnded(None)
+            frame = message.get("text")
+            if frame is None:
+                frame = message["bytes"]
+                limit = limits.CHUNK_PAYLOAD_BYTES * 2
+            else:
+                limit = limits.CONTROL_FRAME_BYTES
+            self._rooms.heard(self.node)
+            if len(frame) > limit:
+                self.close(messages.CLOSE_TOO_LARGE, f"A frame of {len(frame)} is too large.")
+            conversation.receive(frame)
+            for event in conversation.events_received():
+                self._take(event, len(frame))
+            self._wake.set()
+            while self._held > HELD_BYTES or self._unsent > UNSENT_MOST:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            frames = self._conversation.data_to_send()
+            for frame in frames:
+                kind = "text" if isinstance(frame, str) else "bytes"
+                try:
+                    async with asyncio.timeout(SEND_WITHIN_S):
+                        await self._send({"type": "websocket.send", kind: frame})
+                except TimeoutError:
+                    raise LinkEnded(
+                        messages.CLOSE_TOO_SLOW, f"Nothing was read for {SEND_WITHIN_S:g} s."
+                    ) from None
+            self._unsent = 0
+            self._room.set()
+            if self._conversation.close_code is not None:
+                raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        """Run work for this link; what it raises ends the link."""
+        if self._group is None:
+            raise AssertionError("a link spawns only while it runs")
+
+        async def run() -> None:
+            await work
+
+        self._group.create_task(run())
+
+    # -- frames from the node ----------------------------------------------------------------
+
+    def _take(self, event: object, size: int) -> None:
+        if isinstance(event, messages.Heartbeat):
+            self._unsent += 1
+            self._conversation.send(messages.Beat(event.sequence, self._rooms.clock()))
+        elif isinstance(event, LogFrame):
+            self._take_log(event)
+        elif isinstance(event, Observed):
+            self._take_observed(event, size)
+        elif isinstance(event, messages.Inventory):
+            # The newest counts; one write is under way at a time.
+            if self._inventory is None:
+                self._spawn(self._store_inventory())
+            self._inventory = event.facts
+
+    def _take_observed(self, observed: Observed, size: int) -> None:
+        frames = {}
+        for one in observed.attempts:
+            tail = self._tails.get(one.attempt)
+            ends = any(isinstance(said, Exited | Lost) for said in one.happenings)
+            if ends and tail is not None and tail.received > tail.done:
+                frames[one.attempt] = tail.received
+        self._held += size
+        self._waiting.append(_Waiting(observed, frames, size))
+        self._release()
+
+    def _release(self) -> None:
+        """Pass on the reports whose log frames are durable, in order."""
+        while self._waiting:
+            first = self._waiting[0]
+            for attempt, received in first.frames.items():
+                tail = self._tails.get(attempt)
+                if tail is not None and tail.done < received:
+                    return
+            self._waiting.popleft()
+            self._report(first.observed, first.size)
+
+    def _report(self, observed: Observed, size: int) -> None:
+        mentioned = None
+        if self._mentioned is not None:
+            self._mentioned.update((one.attempt, one.epoch) for one in observed.attempts)
+            if len(self._mentioned) > MENTIONED_MOST:
+                self.close(messages.CLOSE_TOO_LARGE, "The node mentions too many attempts.")
+                return
+            if observed.complete:
+                mentioned = frozenset(self._mentioned)
+                self._mentioned = None
+        logs = {}
+        for one in observed.attempts:
+            tail = self._tails.get(one.attempt)
+            if tail is not None:
+                logs[one.attempt] = tail.stored()
+        report = NodeReport(
+            node=self.node,
+            link_epoch=self.link_epoch,
+            observed=observed.attempts,
+            applied=observed.revision,
+            mentioned=mentioned,
+            logs=logs,
+        )
+        self._pass_on(report, size)
+
+    def _look(self, attempt: str, tail: LogTail) -> None:
+        """An ended attempt's log has reached its promised length."""
+        report = NodeReport(
+            node=self.node,
+            link_epoch=self.link_epoch,
+            look=(attempt,),
+            logs={attempt: tail.stored()},
+        )
+        self._pass_on(report, 0)
+
+    def _pass_on(self, report: NodeReport, size: int) -> None:
+        """Queue a report; `size` bytes stay held until it is answered."""
+        self._unanswered.append(size)
+        self._rooms.reports.add(self, report)
+
+    async def _store_inventory(self) -> None:
+        while self._inventory is not None:
+            facts, self._inventory = self._inventory, {}
+            try:
+                await self._rooms.database.write(
+                    partial(
+                        nodes.inventory, node=self.node, link_epoch=self.link_epoch, facts=facts
+                    )
+                )
+            except LimitExceeded as error:
+                self.close(messages.CLOSE_TOO_LARGE, error.detail)
+            if not self._inventory:
+                self._inventory = None
+
+    # -- log frames --------------------------------------------------------------------------
+
+    def _take_log(self, frame: LogFrame) -> None:
+        tail = self._tails.get(frame.attempt)
+        if tail is None:
+            self._unsent += 1
+            self._conversation.send(messages.Unknown((frame.attempt,)))
+            return
+        if not frame.zstd:
+            self.close(messages.CLOSE_BAD_FRAME, "A log chunk is not compressed with zstd.")
+            return
+        if tail.stalled:
+            return  # it is asked for again when the store can take it
+        if tail.expecting is not None:
+            if frame.offset > tail.expecting:
+                return  # sent before the node had read our `resend`
+            tail.expecting = None
+        body = bytes(frame.body)
+        self._held += len(body)
+        tail.received += 1
+        self._spawn(self._append(frame._replace(body=body), body, tail))
+
+    async def _append(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
+        try:
+            await self._store(frame, body, tail)
+        finally:
+            tail.done += 1
+            self._let_go(len(body))
+        promised = self._awaiting.get(frame.attempt)
+        if promised is not None and tail.durable >= promised:
+            self._look(frame.attempt, tail)
+        self._release()
+        self._wake.set()
+
+    async def _store(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
+        try:
+            length = await self._rooms.logs.append(
+                self.node, self.link_epoch, tail.segment, frame.attempt, frame.offset, body
+            )
+        except LogGap as gap:
+            if tail.expecting is None:
+                tail.restart(gap.length)
+                self._conversation.send(messages.Resend(frame.attempt, gap.length))
+            return
+        except StaleLink as error:
+            self.close(messages.CLOSE_NEWER_LINK, error.detail)
+            return
+        except BadChunk as error:
+            self.close(messages.CLOSE_BAD_FRAME, error.detail)
+            return
+        except LogGone:
+            return  # the segment is past its retention: nobody waits for these bytes
+        except DatabaseFailed:
+            raise
+        except FleetwireError as error:
+            # The disk is full, or the database is away: the log waits in its spool (P15).
+            if not tail.stalled:
+                _log.warning("log bytes wait in their spool", node=self.node, error=error.detail)
+            tail.stalled = True
+            return
+        tail.durable = max(tail.durable, length)
+        self._conversation.send(messages.Durable(frame.attempt, length))
+        self._wake.set()
+        try:
+            await tail.roll(frame)
+        except BadFrame as error:
+            self.close(messages.CLOSE_BAD_FRAME, error.detail)
+
+    def sweep(self) -> bool:
+        """Ask again for logs that stalled; say whether the level should be read."""
+        stalled = [id_ for id_, tail in self._tails.items() if tail.stalled]
+        if stalled and self._group is not None:
+            self._spawn(self._resend(stalled))
+        return bool(self._awaiting)
+
+    async def _resend(self, ids: list[str]) -> None:
+        """Tell the node to send these logs from where they are durable."""
+        try:
+            pairs = [(self._tails[id_].segment, id_) for id_ in ids if id_ in self._tails]
+            lengths = await self._rooms.logs.lengths(pairs)
+        except DatabaseFailed:
+            raise
+        except FleetwireError:
+            return  # still not; the next sweep asks again
+        for id_, length in lengths.items():
+            tail = self._tails.get(id_)
+            if tail is not None:
+                tail.restart(length)
+                self._conversation.send(messages.Resend(id_, length))
+        self._wake.set()
+
+    def _let_go(self, size: int) -> None:
+        self._held -= size
+        self._room.set()
+
+    # -- what the node is told ---------------------------------------------------------------
+
+    def answered(self, report: NodeReport, answer: Answer) -> None:
+        """Take the answer to a report that is committed now; answers come in order."""
+        self._let_go(self._unanswered.popleft())
+        if answer.stale:
+            self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
+            return
+        if answer.unknown:
+            self._conversation.send(messages.Unknown(answer.unknown))
+        for attempt, promised in answer.awaiting.items():
+            self._awaiting[attempt] = promised
+            tail = self._tails.get(attempt)
+            before = report.logs.get(attempt)
+            if tail is None or promised is None or tail.durable < promised:
+                continue
+            if before is None or before.length < promised:
+                self._look(attempt, tail)  # it became complete while the report was committed
+        if answer.void:
+            voided = tuple(Wanted(id_, epoch, wish) for id_, epoch, wish in answer.void)
+            for one in voided:
+                self._told.pop(one.attempt, None)
+            self._send_desired(voided)
+        if answer.reopened:
+            for id_, segment in answer.reopened:
+                self._tails[id_] = LogTail(segment, 0)
+            self._spawn(self._resend([id_ for id_, _ in answer.reopened]))
+        if answer.sealed:
+            self._sealed(answer.sealed)
+        self._wake.set()
+
+    def asks(self) -> Asked:
+        """Say what this link has told its node already."""
+        awaiting = tuple(self._awaiting)
+        return Asked(self.link_epoch, told=self._told, awaiting=awaiting)
+
+    def deliver(self, level: Level) -> None:
+        """Tell the node what differs from what it was told."""
+        if level.stale:
+            self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
+            return
+        if level.admin == "disabled":
+            self.close(messages.CLOSE_FORBIDDEN, "This node was disabled.")
+            return
+        for wanted in level.wanted:
+            held = level.held[wanted.attempt]
+            # A tail without bytes: an attempt that is first heard of now has no log yet.
+            self._tails.setdefault(wanted.attempt, LogTail(held.segment, 0))
+            self._told[wanted.attempt] = Word(wanted.epoch, wanted.wish, wanted.grace)
+        if level.wanted or self._revision != (level.revision, level.admin):
+            self._revision = (level.revision, level.admin)
+            self._send_desired(level.wanted)
+        again = [id_ for id_ in level.again if id_ not in self._again]
+        if again:
+            self._again.update(again)
+            self._spawn(self._resend(again))
+        if level.sealed:
+            self._sealed(level.sealed)
+        self._wake.set()
+
+    def _tell_all(self, level: Level, lengths: dict[str, int]) -> None:
+        """Tell the whole level, with the length that is durable of each log (law 2)."""
+        wanted = []
+        for one in level.wanted:
+            held = level.held[one.attempt]
+            have = lengths.get(one.attempt, 0)
+            self._tails[one.attempt] = LogTail(held.segment, have)
+            wanted.append(msgspec.structs.replace(one, have=have))
+            if held.ended:
+                self._awaiting[one.attempt] = held.promised
+            else:
+                self._told[one.attempt] = Word(one.epoch, one.wish, one.grace)
+        self._revision = (level.revision, level.admin)
+        self._send_desired(tuple(wanted))
+        self._wake.set()
+
+    def _send_desired(self, wanted: tuple[Wanted, ...]) -> None:
+        revision, admin = self._revision or (0, "active")
+        self._conversation.send_desired(Desired(revision, admin, wanted))  # type: ignore[arg-type]
+
+    def _sealed(self, ids: tuple[str, ...]) -> None:
+        for id_ in ids:
+            self._tails.pop(id_, None)
+            self._told.pop(id_, None)
+            self._awaiting.pop(id_, None)
+        self._conversation.send(messages.Sealed(ids))

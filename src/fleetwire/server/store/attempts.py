@@ -1,0 +1,426 @@
+"""Rows of attempts: to and from `core.attempts.Attempt`, and what the sweeps look for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+
+from fleetwire.core.attempts import Attempt
+from fleetwire.core.happenings import Exited
+from fleetwire.server.store.tables import attempts, nodes
+
+LogState: TypeAlias = Literal["open", "again", "gone", "sealed", "damaged", "missing"]
+SETTLED: Final[frozenset[LogState]] = frozenset({"sealed", "damaged", "missing"})
+"""Log states in which nothing more is waited for (tables.attempts draws them all)."""
+
+AT_ONCE: Final = 500
+"""Ids in one statement: below the parameter limits of both databases."""
+
+PENDING = text("attempts.state = 'pending'")
+LIVE = text("attempts.state IN ('assigned', 'running')")
+UNSETTLED = text("attempts.log_state IN ('open', 'again', 'gone')")
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt with what the server knows beside its machine (tables.attempts)."""
+
+    attempt: Attempt
+    task_id: str
+    run_id: str
+    target: str | None
+    number: int
+    queue_deadline: int
+    segment: str
+    declines: int = 0
+    not_before: int | None = None
+    incarnation: str | None = None
+    stop_grace: float | None = None
+    signature: bytes | None = None
+    envelope: str | None = None
+    assigned_at: int | None = None
+    lost_after: int | None = None
+    ended_at: int | None = None
+    log_state: LogState = "open"
+    log_length: int | None = None
+    log_sha256: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The attempt's id."""
+        return self.attempt.id
+
+
+_COLUMNS = (
+    attempts.c.id,
+    attempts.c.state,
+    attempts.c.wish,
+    attempts.c.epoch,
+    attempts.c.node_id,
+    attempts.c.offered,
+    attempts.c.reason,
+    attempts.c.outcome,
+    attempts.c.started_at,
+    attempts.c.exit,
+    attempts.c.late_exit,
+    attempts.c.task_id,
+    attempts.c.run_id,
+    attempts.c.target,
+    attempts.c.number,
+    attempts.c.queue_deadline,
+    attempts.c.segment,
+    attempts.c.declines,
+    attempts.c.not_before,
+    attempts.c.incarnation,
+    attempts.c.stop_grace,
+    attempts.c.signature,
+    attempts.c.envelope,
+    attempts.c.assigned_at,
+    attempts.c.lost_after,
+    attempts.c.ended_at,
+    attempts.c.log_state,
+    attempts.c.log_length,
+    attempts.c.log_sha256,
+)
+_FIXED = {"id", "task_id", "run_id", "target", "number", "queue_deadline", "segment"}
+
+_encode = msgspec.json.Encoder().encode
+_exited = msgspec.json.Decoder(Exited)
+
+_BY_IDS = select(*_COLUMNS).where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+_LOCK_BY_IDS = _BY_IDS.with_for_update()
+_LOCK_ALL = select(*_COLUMNS).with_for_update()
+_OF_RUN = select(*_COLUMNS).where(attempts.c.run_id == bindparam("run"))
+_INSERT = insert(attempts)
+_UPDATE = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("the_id"))
+    .where(attempts.c.state == bindparam("was_state"))
+    .where(attempts.c.epoch == bindparam("was_epoch"))
+)
+
+
+def read_exit(value: str | None) -> Exited | None:
+    """Return a stored exit record."""
+    return None if value is None else _exited.decode(value)
+
+
+def insert_all(connection: Connection, rows: Sequence[AttemptRow]) -> None:
+    """Store new attempts."""
+    connection.execute(_INSERT, [_values(row) for row in rows])
+
+
+def save(connection: Connection, changes: Sequence[tuple[AttemptRow, AttemptRow]]) -> None:
+    """Store (before, after) pairs of rows that this transaction has read to change them.
+
+    Each update is conditional on the state and the epoch that were read.
+    """
+    if not changes:
+        return
+    parameters = []
+    for before, after in changes:
+        values = _values(after)
+        for name in _FIXED:
+            del values[name]
+        values["the_id"] = after.id
+        values["was_state"] = before.attempt.state
+        values["was_epoch"] = before.attempt.epoch
+        parameters.append(values)
+    stored = connection.execute(_UPDATE, parameters).rowcount
+    if stored != len(parameters):
+        raise AssertionError(f"{len(parameters)} attempts were read to change, {stored} were there")
+
+
+def load(connection: Connection, ids: Iterable[str]) -> dict[str, AttemptRow]:
+    """Return the attempts that exist, by id, locked for this transaction to change."""
+    return _by_ids(connection, _LOCK_BY_IDS, ids)
+
+
+def look(connection: Connection, ids: Iterable[str]) -> dict[str, AttemptRow]:
+    """Return the attempts that exist, by id."""
+    return _by_ids(connection, _BY_IDS, ids)
+
+
+def of_run(connection: Connection, run_id: str) -> list[AttemptRow]:
+    """Return all attempts of a run, locked for this transaction to change."""
+    rows = connection.execute(_OF_RUN.with_for_update(), {"run": run_id})
+    return [_row(row) for row in rows]
+
+
+_LIVE_OF_NODE = _LOCK_ALL.where(LIVE).where(attempts.c.node_id == bindparam("node"))
+_UNSETTLED_OF_NODE = _LOCK_ALL.where(UNSETTLED).where(attempts.c.node_id == bindparam("node"))
+
+
+def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
+    """Return a node's assigned and running attempts, locked."""
+    return [_row(row) for row in connection.execute(_LIVE_OF_NODE, {"node": node})]
+
+
+def unsettled_of_node(connection: Connection, node: str) -> list[AttemptRow]:
+    """Return a node's attempts whose log is not settled, the live ones among them, locked."""
+    return [_row(row) for row in connection.execute(_UNSETTLED_OF_NODE, {"node": node})]
+
+
+_TO_TELL = (
+    _LOCK_ALL.where(LIVE)
+    .where(attempts.c.node_id.in_(bindparam("nodes", expanding=True)))
+    .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
+)
+
+
+def to_tell(connection: Connection, node_ids: Sequence[str]) -> list[AttemptRow]:
+    """Return what the links of these nodes may have to be told: not known to have started, or
+    wished to stop. Locked.
+    """
+    rows: list[AttemptRow] = []
+    for part in _parts(node_ids):
+        rows += [_row(row) for row in connection.execute(_TO_TELL, {"nodes": part})]
+    return rows
+
+
+_NODES_TO_TELL = (
+    select(attempts.c.node_id)
+    .distinct()
+    .where(LIVE)
+    .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
+)
+
+
+def nodes_to_tell(connection: Connection) -> set[str]:
+    """Return the nodes of `to_tell` (the sweep of the links)."""
+    return {node for (node,) in connection.execute(_NODES_TO_TELL) if node is not None}
+
+
+_BUSY = select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id)
+
+
+def busy(connection: Connection) -> dict[str, int]:
+    """Return how many assigned and running attempts each node has; idle nodes are left out."""
+    return {node: count for node, count in connection.execute(_BUSY) if node is not None}
+
+
+class Progress(NamedTuple):
+    """An ended attempt's log that is not settled: what was promised, and how it was told."""
+
+    id: str
+    segment: str
+    state: str
+    log_state: LogState
+    log_length: int | None
+    exit: Exited | None
+    late_exit: Exited | None
+
+
+_ENDED_UNSETTLED = (
+    select(
+        attempts.c.id,
+        attempts.c.segment,
+        attempts.c.state,
+        attempts.c.log_state,
+        attempts.c.log_length,
+        attempts.c.exit,
+        attempts.c.late_exit,
+    )
+    .where(UNSETTLED)
+    .where(attempts.c.state.in_(["exited", "lost"]))
+    .where(attempts.c.id > bindparam("after"))
+    .order_by(attempts.c.id)
+    .limit(bindparam("limit"))
+)
+
+
+def ended_unsettled(connection: Connection, *, after: str, limit: int) -> list[Progress]:
+    """Return one page, by id, of ended attempts whose log is not settled."""
+    rows: Any = connection.execute(_ENDED_UNSETTLED, {"after": after, "limit": limit})
+    return [
+        Progress(
+            id=row.id,
+            segment=row.segment,
+            state=row.state,
+            log_state=row.log_state,
+            log_length=row.log_length,
+            exit=read_exit(row.exit),
+            late_exit=read_exit(row.late_exit),
+        )
+        for row in rows
+    ]
+
+
+_SETTLED_OF = (
+    select(attempts.c.id, attempts.c.log_state)
+    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+    .where(attempts.c.log_state.in_(["again", *SETTLED]))
+)
+
+
+def settled_of(connection: Connection, ids: Sequence[str]) -> dict[str, LogState]:
+    """Return the log states of those that are settled, or wanted again from 0."""
+    found: dict[str, LogState] = {}
+    for part in _parts(ids):
+        rows: Any = connection.execute(_SETTLED_OF, {"ids": part})
+        found.update({row[0]: row[1] for row in rows})
+    return found
+
+
+_PAST_QUEUE = (
+    select(attempts.c.id)
+    .where(PENDING)
+    .where(attempts.c.queue_deadline <= bindparam("now"))
+    .limit(bindparam("limit"))
+)
+_ASSIGNED_PAST_QUEUE = (
+    select(attempts.c.id)
+    .where(LIVE)
+    .where(attempts.c.state == "assigned")
+    .where(attempts.c.offered.is_(False))
+    .where(attempts.c.queue_deadline <= bindparam("now"))
+    .limit(bindparam("limit"))
+)
+_PAST_LOST = (
+    select(attempts.c.id)
+    .where(LIVE)
+    .where(attempts.c.lost_after <= bindparam("now"))
+    .limit(bindparam("limit"))
+)
+_NEVER_OFFERED = (
+    select(attempts.c.id)
+    .select_from(attempts.join(nodes, nodes.c.id == attempts.c.node_id))
+    .where(LIVE)
+    .where(attempts.c.state == "assigned")
+    .where(attempts.c.offered.is_(False))
+    .where((nodes.c.link == "offline") | (nodes.c.admin != "active"))
+    .limit(bindparam("limit"))
+)
+_WITHOUT_NODE = (
+    select(attempts.c.id)
+    .select_from(attempts.outerjoin(nodes, nodes.c.id == attempts.c.node_id))
+    .where(LIVE)
+    .where(nodes.c.id.is_(None))
+    .limit(bindparam("limit"))
+)
+
+
+def past_queue_deadline(connection: Connection, now: int, limit: int) -> list[str]:
+    """Return pending, and assigned but never offered, attempts whose queue deadline is over."""
+    wanted = {"now": now, "limit": limit}
+    found = [id_ for (id_,) in connection.execute(_PAST_QUEUE, wanted)]
+    return found + [id_ for (id_,) in connection.execute(_ASSIGNED_PAST_QUEUE, wanted)]
+
+
+def past_lost_after(connection: Connection, now: int, limit: int) -> list[str]:
+    """Return live attempts that the node should have reported long ago."""
+    return [id_ for (id_,) in connection.execute(_PAST_LOST, {"now": now, "limit": limit})]
+
+
+def never_offered(connection: Connection, limit: int) -> list[str]:
+    """Return assigned attempts that were never offered, on nodes that cannot take them now."""
+    return [id_ for (id_,) in connection.execute(_NEVER_OFFERED, {"limit": limit})]
+
+
+def without_node(connection: Connection, limit: int) -> list[str]:
+    """Return live attempts whose node was deleted."""
+    return [id_ for (id_,) in connection.execute(_WITHOUT_NODE, {"limit": limit})]
+
+
+_UNOWNED = (
+    select(attempts.c.id)
+    .where(LIVE)
+    .where(attempts.c.node_id.is_(None) | attempts.c.lost_after.is_(None))
+    .limit(100)
+)
+
+
+def unowned(connection: Connection) -> list[str]:
+    """Return live attempts without an owner or a last deadline: there must be none (law 8)."""
+    return [id_ for (id_,) in connection.execute(_UNOWNED)]
+
+
+def _by_ids(connection: Connection, statement: Any, ids: Iterable[str]) -> dict[str, AttemptRow]:  # noqa: ANN401 - a select of _COLUMNS
+    found: dict[str, AttemptRow] = {}
+    for part in _parts(list(ids)):
+        for row in connection.execute(statement, {"ids": part}):
+            found[row[0]] = _row(row)
+    return found
+
+
+def _parts(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
+
+
+def _row(row: Any) -> AttemptRow:  # noqa: ANN401 - a row of _COLUMNS
+    (
+        id_, state, wish, epoch, node, offered, reason, outcome, started_at, exit_, late_exit,
+        task_id, run_id, target, number, queue_deadline, segment, declines, not_before,
+        incarnation, stop_grace, signature, envelope, assigned_at, lost_after, ended_at,
+        log_state, log_length, log_sha256,
+    ) = row  # fmt: skip
+    return AttemptRow(
+        attempt=Attempt(
+            id=id_,
+            state=state,
+            wish=wish,
+            epoch=epoch,
+            node=node,
+            offered=offered,
+            reason=reason,
+            outcome=outcome,
+            started_at=started_at,
+            exit=read_exit(exit_),
+            late_exit=read_exit(late_exit),
+        ),
+        task_id=task_id,
+        run_id=run_id,
+        target=target,
+        number=number,
+        queue_deadline=queue_deadline,
+        segment=segment,
+        declines=declines,
+        not_before=not_before,
+        incarnation=incarnation,
+        stop_grace=stop_grace,
+        signature=signature,
+        envelope=envelope,
+        assigned_at=assigned_at,
+        lost_after=lost_after,
+        ended_at=ended_at,
+        log_state=log_state,
+        log_length=log_length,
+        log_sha256=log_sha256,
+    )
+
+
+def _values(row: AttemptRow) -> dict[str, Any]:
+    one = row.attempt
+    return {
+        "id": one.id,
+        "state": one.state,
+        "wish": one.wish,
+        "epoch": one.epoch,
+        "node_id": one.node,
+        "offered": one.offered,
+        "reason": one.reason,
+        "outcome": one.outcome,
+        "started_at": one.started_at,
+        "exit": None if one.exit is None else _encode(one.exit).decode(),
+        "late_exit": None if one.late_exit is None else _encode(one.late_exit).decode(),
+        "task_id": row.task_id,
+        "run_id": row.run_id,
+        "target": row.target,
+        "number": row.number,
+        "queue_deadline": row.queue_deadline,
+        "segment": row.segment,
+        "declines": row.declines,
+        "not_before": row.not_before,
+        "incarnation": row.incarnation,
+        "stop_grace": row.stop_grace,
+        "signature": row.signature,
+        "envelope": row.envelope,
+        "assigned_at": row.assigned_at,
+        "lost_after": row.lost_after,
+        "ended_at": row.ended_at,
+        "log_state": row.log_state,
+        "log_length": row.log_length,
+        "log_sha256": row.log_sha256,
+    }

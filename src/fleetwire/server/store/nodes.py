@@ -1,0 +1,247 @@
+"""Rows of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.runs import Target
+from fleetwire.server.store import meta
+from fleetwire.server.store.attempts import AT_ONCE, LIVE
+from fleetwire.server.store.tables import attempts, nodes
+
+
+class LinkRow(msgspec.Struct, frozen=True):
+    """What a report or an offer has to know of its node (5.3, 5.6, 5.13)."""
+
+    id: str
+    name: str
+    link_epoch: int
+    incarnation: str
+    admin: AdminState
+    revision: int
+    applied: int
+
+
+class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as lists show it. Times are microseconds since 1970, `clock_skew` microseconds."""
+
+    id: str
+    name: str
+    labels: str
+    capacity: int
+    admin: AdminState
+    link: LinkState
+    agent_version: str | None
+    address: str | None
+    clock_skew: int | None
+    inventory: str | None
+    created_at: int
+    last_seen_at: int | None
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A node as dispatch sees it, before its busy attempts are counted."""
+
+    id: str
+    name: str
+    link: LinkState
+    admin: AdminState
+    capacity: int
+    labels: str
+
+
+_INSERT = insert(nodes)
+_LINK_COLUMNS = (
+    nodes.c.id,
+    nodes.c.name,
+    nodes.c.link_epoch,
+    nodes.c.incarnation,
+    nodes.c.admin,
+    nodes.c.revision,
+    nodes.c.applied,
+)
+_LINKS = select(*_LINK_COLUMNS).where(nodes.c.id.in_(bindparam("ids", expanding=True)))
+# Reports share the row, an accepted hello takes it alone: so a hello waits for the reports of
+# the older link, and its reports come after (5.6).
+_LINKS_SHARED = _LINKS.with_for_update(read=True)
+_LINKS_LOCKED = _LINKS.with_for_update()
+_KEY = select(nodes.c.signing_key, nodes.c.admin).where(nodes.c.id == bindparam("the_id"))
+_UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
+_NAME_TAKEN = select(nodes.c.id).where(nodes.c.name == bindparam("the_name"))
+_PLACED = select(
+    nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels
+)
+_TARGETS = select(nodes.c.id, nodes.c.name, nodes.c.labels)
+_SHOWN = select(
+    nodes.c.id,
+    nodes.c.name,
+    nodes.c.labels,
+    nodes.c.capacity,
+    nodes.c.admin,
+    nodes.c.link,
+    nodes.c.agent_version,
+    nodes.c.address,
+    nodes.c.clock_skew,
+    nodes.c.inventory,
+    nodes.c.created_at,
+    nodes.c.last_seen_at,
+)
+_labels = msgspec.json.Decoder(dict[str, str])
+
+
+def insert_node(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Store a node."""
+    connection.execute(_INSERT, [dict(row)])
+
+
+def name_taken(connection: Connection, name: str) -> bool:
+    """Say whether a node of this name exists."""
+    return connection.execute(_NAME_TAKEN, {"the_name": name}).first() is not None
+
+
+def change(connection: Connection, node: str, **values: object) -> bool:
+    """Set columns of a node; say whether it exists."""
+    return bool(connection.execute(_UPDATE, {"the_id": node, **values}).rowcount)
+
+
+def change_all(connection: Connection, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Set the same columns of many nodes; each mapping has `the_id` and the values."""
+    if changes:
+        connection.execute(_UPDATE, [dict(one) for one in changes])
+
+
+def key(connection: Connection, node: str) -> tuple[bytes, AdminState] | None:
+    """Return a node's signing key and what an administrator decided."""
+    row = connection.execute(_KEY, {"the_id": node}).first()
+    return None if row is None else (bytes(row[0]), row[1])
+
+
+def links(connection: Connection, ids: Iterable[str]) -> dict[str, LinkRow]:
+    """Return the nodes that exist, shared: no hello is accepted until this transaction ends."""
+    return _links(connection, _LINKS_SHARED, ids)
+
+
+def lock(connection: Connection, node: str) -> LinkRow | None:
+    """Return a node that this transaction is going to change."""
+    return _links(connection, _LINKS_LOCKED, [node]).get(node)
+
+
+def placed(connection: Connection) -> list[Placed]:
+    """Return all nodes as dispatch sees them."""
+    return [Placed(*row) for row in connection.execute(_PLACED)]
+
+
+def targets(connection: Connection) -> Sequence[Target]:
+    """Return all nodes as a selector sees them.
+
+    Kept with the connection until `meta`'s word for the catalogue changes: a fleet's labels
+    change rarely, and every run asks for them.
+    """
+    word = meta.get(connection, "catalogue")
+    kept: tuple[str, list[Target]] | None = connection.info.get("targets")
+    if kept is not None and kept[0] == word:
+        return kept[1]
+    found = [
+        Target(id_, name, read_labels(labels)) for id_, name, labels in connection.execute(_TARGETS)
+    ]
+    if word is not None:
+        connection.info["targets"] = (word, found)
+    return found
+
+
+def catalogue_changed(connection: Connection, word: str) -> None:
+    """Names or labels changed in this transaction. `word` must be used for no other change: a
+    word of a change that was rolled back must never stand for the next one.
+    """
+    meta.put(connection, "catalogue", word)
+
+
+def read_labels(value: str) -> dict[str, str]:
+    """Return stored labels."""
+    return _labels.decode(value)
+
+
+def page(connection: Connection, *, after: str | None, limit: int) -> list[NodeRow]:
+    """Return nodes by name, from after that name on."""
+    query = _SHOWN.order_by(nodes.c.name).limit(limit)
+    if after is not None:
+        query = query.where(nodes.c.name > after)
+    return [_shown(row) for row in connection.execute(query)]
+
+
+def by_id_or_name(connection: Connection, word: str) -> NodeRow | None:
+    """Return one node."""
+    row = connection.execute(_SHOWN.where((nodes.c.id == word) | (nodes.c.name == word))).first()
+    return None if row is None else _shown(row)
+
+
+_NAMES = select(nodes.c.id, nodes.c.name).where(nodes.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def names(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the names of the nodes that exist."""
+    wanted = list(ids)
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), AT_ONCE):
+        rows: Any = connection.execute(_NAMES, {"ids": wanted[start : start + AT_ONCE]})
+        found.update({row[0]: row[1] for row in rows})
+    return found
+
+
+class Silence(msgspec.Struct, frozen=True):
+    """A node as the leases loop sees it."""
+
+    id: str
+    name: str
+    link: LinkState
+    last_seen_at: int | None
+
+
+_SILENCES = select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.last_seen_at)
+
+
+def silences(connection: Connection) -> list[Silence]:
+    """Return every node's link state as last written."""
+    return [Silence(*row) for row in connection.execute(_SILENCES)]
+
+
+_UNCONFIRMED = select(nodes.c.id).where(nodes.c.applied < nodes.c.revision)
+_DRAINED = (
+    select(nodes.c.id, nodes.c.name)
+    .where(nodes.c.admin == "draining")
+    .where(nodes.c.applied >= nodes.c.revision)
+    .where(~select(attempts.c.id).where(LIVE).where(attempts.c.node_id == nodes.c.id).exists())
+)
+
+
+def unconfirmed(connection: Connection) -> set[str]:
+    """Return the nodes that have not confirmed their newest revision of Desired (5.13)."""
+    return {id_ for (id_,) in connection.execute(_UNCONFIRMED)}
+
+
+def drained(connection: Connection) -> list[tuple[str, str]]:
+    """Return (id, name) of draining nodes that have confirmed it and on which nothing runs."""
+    return [(id_, name) for id_, name in connection.execute(_DRAINED)]
+
+
+def count(connection: Connection) -> int:
+    """Return how many nodes there are."""
+    return int(connection.execute(select(func.count()).select_from(nodes)).scalar_one())
+
+
+def _links(connection: Connection, statement: Any, ids: Iterable[str]) -> dict[str, LinkRow]:  # noqa: ANN401 - a select of _LINK_COLUMNS
+    wanted = list(ids)
+    found: dict[str, LinkRow] = {}
+    for start in range(0, len(wanted), AT_ONCE):
+        rows = connection.execute(statement, {"ids": wanted[start : start + AT_ONCE]})
+        found.update({row[0]: LinkRow(*row) for row in rows})
+    return found
+
+
+def _shown(row: Any) -> NodeRow:  # noqa: ANN401 - a row of _SHOWN
+    return NodeRow(**dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it

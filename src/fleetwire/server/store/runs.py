@@ -1,0 +1,246 @@
+"""Rows of runs and of their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from fleetwire.core.attempts import Outcome, Wish
+from fleetwire.core.runs import RunState
+from fleetwire.core.specs import RunRequest
+from fleetwire.server.store.attempts import AT_ONCE
+from fleetwire.server.store.tables import attempts, nodes, runs, tasks, users
+
+
+class FoldRow(NamedTuple):
+    """A run's fold as stored; `counts` is JSON."""
+
+    id: str
+    state: RunState
+    counts: str
+    unsettled: int
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    """A run as lists show it; `request` and `counts` are JSON, `created_by` a user's name."""
+
+    id: str
+    name: str | None
+    request: str
+    wish: Wish
+    state: RunState
+    outcome: Outcome | None
+    counts: str
+    unsettled: int
+    created_by: str
+    created_at: int
+    ended_at: int | None
+
+
+class TaskRow(msgspec.Struct, frozen=True):
+    """A task with its latest attempt. `node` and `node_id` are where it runs, else where it is
+    bound to run; `exit` and `late_exit` are JSON.
+    """
+
+    id: str
+    position: int
+    node: str | None
+    node_id: str | None
+    attempt: str
+    number: int
+    state: str
+    wish: str
+    outcome: str | None
+    reason: str | None
+    started_at: int | None
+    ended_at: int | None
+    exit: str | None
+    late_exit: str | None
+    log_state: str
+    log_length: int | None
+    log_sha256: str | None
+    run_id: str
+    segment: str
+
+
+_INSERT_RUN = insert(runs)
+_INSERT_TASKS = insert(tasks)
+_request = msgspec.json.Decoder(RunRequest)
+
+_FOLDS = (
+    select(runs.c.id, runs.c.state, runs.c.counts, runs.c.unsettled)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)))
+    .with_for_update()
+)
+_UPDATE = update(runs).where(runs.c.id == bindparam("the_id"))
+_REQUESTS = select(runs.c.id, runs.c.request).where(runs.c.id.in_(bindparam("ids", expanding=True)))
+_BY_KEY = (
+    select(runs.c.id, runs.c.idempotency_hash, runs.c.created_at)
+    .where(runs.c.created_by == bindparam("user"))
+    .where(runs.c.idempotency_key == bindparam("the_key"))
+)
+_WISH = select(runs.c.wish).where(runs.c.id == bindparam("the_id")).with_for_update()
+_RUNS = select(
+    runs.c.id,
+    runs.c.name,
+    runs.c.request,
+    runs.c.wish,
+    runs.c.state,
+    runs.c.outcome,
+    runs.c.counts,
+    runs.c.unsettled,
+    func.coalesce(users.c.name, runs.c.created_by),
+    runs.c.created_at,
+    runs.c.ended_at,
+).select_from(runs.outerjoin(users, users.c.id == runs.c.created_by))
+_AT = func.coalesce(attempts.c.node_id, tasks.c.node_id)
+_TASKS = select(
+    tasks.c.id,
+    tasks.c.position,
+    nodes.c.name,
+    _AT,
+    attempts.c.id,
+    attempts.c.number,
+    attempts.c.state,
+    attempts.c.wish,
+    attempts.c.outcome,
+    attempts.c.reason,
+    attempts.c.started_at,
+    attempts.c.ended_at,
+    attempts.c.exit,
+    attempts.c.late_exit,
+    attempts.c.log_state,
+    attempts.c.log_length,
+    attempts.c.log_sha256,
+    attempts.c.run_id,
+    attempts.c.segment,
+)
+_OF_RUN = (
+    _TASKS.select_from(
+        tasks.join(attempts, attempts.c.id == tasks.c.attempt_id).outerjoin(
+            nodes, nodes.c.id == _AT
+        )
+    )
+    .where(tasks.c.run_id == bindparam("run"))
+    .order_by(tasks.c.position)
+)
+_OF_ATTEMPT = _TASKS.select_from(
+    attempts.join(tasks, tasks.c.id == attempts.c.task_id).outerjoin(nodes, nodes.c.id == _AT)
+).where(attempts.c.id == bindparam("attempt"))
+_PLACED = (
+    select(attempts.c.run_id, attempts.c.node_id)
+    .where(attempts.c.run_id.in_(bindparam("ids", expanding=True)))
+    .where(attempts.c.node_id.is_not(None))
+)
+
+
+def insert_run(
+    connection: Connection, row: dict[str, Any], of_it: Sequence[dict[str, Any]]
+) -> None:
+    """Store a run and its tasks."""
+    connection.execute(_INSERT_RUN, [row])
+    connection.execute(_INSERT_TASKS, list(of_it))
+
+
+def folds(connection: Connection, ids: Iterable[str]) -> list[FoldRow]:
+    """Return the folds of runs, locked for this transaction to change."""
+    return [FoldRow(*row) for row in _in_parts(connection, _FOLDS, ids)]
+
+
+def change_all(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
+    """Set the same columns of runs; each mapping has `the_id` and the values."""
+    if changes:
+        connection.execute(_UPDATE, list(changes))
+
+
+def change(connection: Connection, run_id: str, **values: object) -> None:
+    """Set columns of a run."""
+    connection.execute(_UPDATE, {"the_id": run_id, **values})
+
+
+def by_idempotency_key(
+    connection: Connection, user: str, key: str
+) -> tuple[str, str | None, int] | None:
+    """Return (run id, hash of the body, created at) of the run that holds a user's key."""
+    row = connection.execute(_BY_KEY, {"user": user, "the_key": key}).first()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def wish(connection: Connection, run_id: str) -> Wish | None:
+    """Return a run's wish, locked; None if there is no such run."""
+    found: Wish | None = connection.execute(_WISH, {"the_id": run_id}).scalar()
+    return found
+
+
+def requests(connection: Connection, ids: Iterable[str]) -> dict[str, RunRequest]:
+    """Return what was asked in each run; a request never changes."""
+    return {id_: read_request(request) for id_, request in _in_parts(connection, _REQUESTS, ids)}
+
+
+def read_request(value: str) -> RunRequest:
+    """Return a stored request."""
+    return _request.decode(value)
+
+
+def nodes_of(connection: Connection, ids: Iterable[str]) -> dict[str, set[str]]:
+    """Return the nodes that attempts of each run are or were on."""
+    found: dict[str, set[str]] = {}
+    for run_id, node in _in_parts(connection, _PLACED, ids):
+        found.setdefault(run_id, set()).add(node)
+    return found
+
+
+def by_id(connection: Connection, run_id: str) -> RunRow | None:
+    """Return one run."""
+    row = connection.execute(_RUNS.where(runs.c.id == run_id)).first()
+    return None if row is None else RunRow(*row)
+
+
+def page(
+    connection: Connection,
+    *,
+    before: str | None,
+    limit: int,
+    state: str | None = None,
+    outcome: str | None = None,
+) -> list[RunRow]:
+    """Return runs, newest first, with ids below `before`."""
+    query = _RUNS.order_by(runs.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(runs.c.id < before)
+    if state is not None:
+        query = query.where(runs.c.state == state)
+    if outcome is not None:
+        query = query.where(runs.c.outcome == outcome)
+    return [RunRow(*row) for row in connection.execute(query)]
+
+
+def tasks_of(connection: Connection, run_id: str) -> list[TaskRow]:
+    """Return a run's tasks in order, each with its latest attempt."""
+    rows: Any = connection.execute(_OF_RUN, {"run": run_id})
+    return [TaskRow(*row) for row in rows]
+
+
+def task_of_attempt(connection: Connection, attempt: str) -> TaskRow | None:
+    """Return an attempt with its task."""
+    row: Any = connection.execute(_OF_ATTEMPT, {"attempt": attempt}).first()
+    return None if row is None else TaskRow(*row)
+
+
+def ids_with_prefix(connection: Connection, noun: str, prefix: str) -> list[str]:
+    """Return at most two ids of a noun (run, task, attempt, node) that begin so."""
+    table = {"run": runs, "task": tasks, "attempt": attempts, "node": nodes}[noun]
+    # A range, because LIKE uses no index on either database by default.
+    query = select(table.c.id).where(table.c.id >= prefix).where(table.c.id < prefix + "g").limit(2)
+    return [id_ for (id_,) in connection.execute(query)]
+
+
+def _in_parts(connection: Connection, statement: Any, ids: Iterable[str]) -> list[Any]:  # noqa: ANN401 - any select with `ids`
+    wanted = list(ids)
+    found: list[Any] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        found += connection.execute(statement, {"ids": wanted[start : start + AT_ONCE]})
+    return found

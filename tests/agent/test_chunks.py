@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fleetwire.agent import chunks
 from fleetwire.core import limits
-from fleetwire.protocol.codec import BODY_MAX, GAP, decode_body
+from fleetwire.core.chunks import BODY_MAX, GAP, decode
 from fleetwire.shim.spool import Frame
 
 PARTS = st.lists(
@@ -30,7 +30,7 @@ def test_every_byte_once_and_in_order(parts: list[tuple[int, int, int]], start: 
     streams: dict[int, int] = {}
     for chunk in chunks.pack(frames):
         assert chunk.offset == position
-        pieces, payload = decode_body(chunk.body)
+        pieces, payload = decode(chunk.body)
         position += sum(piece.length for piece in pieces)
         assert chunk.end == position
         sent += bytes(payload)
@@ -47,7 +47,7 @@ def test_a_chunk_is_never_too_large() -> None:
     big = frames_of([(1, 256 * limits.KIB, 5000)] * 9, 0)
     for frames in (many, big):
         for chunk in chunks.pack(frames):
-            pieces, payload = decode_body(chunk.body)
+            pieces, payload = decode(chunk.body)
             assert len(pieces) <= limits.CHUNK_PIECES
             assert len(payload) <= chunks.PAYLOAD_BYTES
             assert len(chunk.body) <= BODY_MAX
@@ -55,9 +55,9 @@ def test_a_chunk_is_never_too_large() -> None:
 
 def test_what_was_read_together_is_one_piece() -> None:
     (chunk,) = chunks.pack(frames_of([(1, 10, 0)] * 100, 0))
-    assert len(decode_body(chunk.body)[0]) == 1
+    assert len(decode(chunk.body)[0]) == 1
     (chunk,) = chunks.pack(frames_of([(1, 10, 1000)] * 100, 0))
-    assert len(decode_body(chunk.body)[0]) == 100
+    assert len(decode(chunk.body)[0]) == 100
 
 
 def test_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetwire.core import limits
+from fleetwire.core import chunks, limits
 from fleetwire.core.desired import Desired, Observation, Observed, Order, Wanted
 from fleetwire.core.envelopes import Envelope
 from fleetwire.core.happenings import Started
@@ -89,7 +89,7 @@ def test_a_day_on_the_link() -> None:
     assert there.events_received() == [desired]
 
     assert there.credit.position(OTHER) == 5
-    body = codec.encode_body([codec.Piece(1, 3, 0)], [b"abc"])
+    body = chunks.encode([chunks.Piece(1, 3, 0)], [b"abc"])
     there.send_log(OTHER, 5, 8, len(body), body)
     there.send_observed(Observed(1, (Observation(OTHER, 7, (Started(1),), 8),), complete=True))
     there.send_heartbeat(messages.Heartbeat(1, 2, busy=1))

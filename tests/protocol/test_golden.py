@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from fleetwire.core import chunks
+from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Observation, Order, Wanted
 from fleetwire.core.envelopes import Envelope
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
 from fleetwire.protocol import codec, messages
-from fleetwire.protocol.codec import Piece
 
 FOLDER = Path(__file__).parent / "golden"
 A = "0190b7f0-1c2d-7abc-8def-0123456789ab"
@@ -61,7 +62,7 @@ FROM_AGENT: dict[str, messages.FromAgent] = {
     "inventory": messages.Inventory({"hostname": "web-1", "disks": [{"mount": "/"}]}),
 }
 PIECES = [Piece(1, 3, 10), Piece(0, 9, 11), Piece(2, 2, 12)]
-BODY = codec.encode_body(PIECES, [b"abc", b"de"])
+BODY = chunks.encode(PIECES, [b"abc", b"de"])
 
 
 def golden(name: str, ours: str) -> str:
@@ -92,5 +93,5 @@ def test_a_log_frame() -> None:
     assert frame == ours
     log = codec.decode_log(frame)
     assert (log.attempt, log.offset, log.raw_length, log.zstd) == (A, 65536, len(BODY), False)
-    pieces, payload = codec.decode_body(bytes(log.body))
+    pieces, payload = chunks.decode(bytes(log.body))
     assert (pieces, bytes(payload)) == (PIECES, b"abcde")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from fleetwire.core import limits
-from fleetwire.protocol.codec import GAP, Piece, encode_body
+from fleetwire.core import chunks, limits
+from fleetwire.core.chunks import GAP, Piece
 from fleetwire.shim.spool import Frame
 
 # Room for what zstd adds to bytes that it cannot make smaller, and for a full table.
@@ -34,7 +34,7 @@ def pack(frames: Sequence[Frame]) -> Iterator[Chunk]:
         if pieces and (
             size + len(frame.payload) > PAYLOAD_BYTES or len(pieces) == limits.CHUNK_PIECES
         ):
-            yield Chunk(start, end, encode_body(pieces, payloads))
+            yield Chunk(start, end, chunks.encode(pieces, payloads))
             pieces, payloads, size, start = [], [], 0, end
         length = frame.gap or len(frame.payload)
         last = pieces[-1] if pieces else None
@@ -51,4 +51,4 @@ def pack(frames: Sequence[Frame]) -> Iterator[Chunk]:
             size += len(frame.payload)
         end += length
     if pieces:
-        yield Chunk(start, end, encode_body(pieces, payloads))
+        yield Chunk(start, end, chunks.encode(pieces, payloads))

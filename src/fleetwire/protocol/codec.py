@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from fleetwire.core import limits
+from fleetwire.core.chunks import BODY_MAX
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import id_bytes, id_from_bytes, is_id
 from fleetwire.protocol.messages import FromAgent, FromServer, Message
@@ -16,13 +16,6 @@ from fleetwire.protocol.messages import FromAgent, FromServer, Message
 LOG_KIND: Final = 1
 FLAG_ZSTD: Final = 1
 HEADER: Final = struct.Struct("<BBHIQ16s")
-TABLE_COUNT: Final = struct.Struct("<I")
-TABLE_ENTRY: Final = struct.Struct("<BIQ")
-BODY_MAX: Final = (
-    limits.CHUNK_PAYLOAD_BYTES + TABLE_COUNT.size + limits.CHUNK_PIECES * TABLE_ENTRY.size
-)
-GAP: Final = 0
-STREAMS: Final = frozenset({GAP, 1, 2})
 
 
 class BadFrame(FleetwireError):
@@ -41,16 +34,6 @@ class LogFrame(NamedTuple):
     raw_length: int
     zstd: bool
     body: bytes | memoryview
-
-
-class Piece(NamedTuple):
-    """A run of bytes of one stream inside a chunk, read at `time_us`. Stream 0 is a gap:
-    `length` bytes of the log that were dropped at the source and have no payload.
-    """
-
-    stream: int
-    length: int
-    time_us: int
 
 
 _encoder = msgspec.json.Encoder()
@@ -104,34 +87,6 @@ def decode_log(frame: bytes) -> LogFrame:
         raise AssertionError("16 bytes always make an id")
     body = memoryview(frame)[HEADER.size :]
     return LogFrame(attempt, offset, raw_length, bool(flags & FLAG_ZSTD), body)
-
-
-def encode_body(pieces: Sequence[Piece], payloads: Iterable[bytes | memoryview]) -> bytes:
-    """Return a chunk body: count, table, payload. Gap pieces have no payload."""
-    parts: list[bytes | memoryview] = [TABLE_COUNT.pack(len(pieces))]
-    parts.extend(TABLE_ENTRY.pack(*piece) for piece in pieces)
-    parts.extend(payloads)
-    return b"".join(parts)
-
-
-def decode_body(body: bytes) -> tuple[list[Piece], memoryview]:
-    """Return the table and the payload of a chunk body, or raise BadFrame: the sums must agree
-    and nothing may be left over.
-    """
-    if len(body) < TABLE_COUNT.size or len(body) > BODY_MAX:
-        raise BadFrame(f"A chunk body of {len(body)} bytes has a wrong size.")
-    (count,) = TABLE_COUNT.unpack_from(body)
-    start = TABLE_COUNT.size + count * TABLE_ENTRY.size
-    if not 1 <= count <= limits.CHUNK_PIECES or start > len(body):
-        raise BadFrame(f"A chunk of {count} pieces is empty, too large or cut off.")
-    table = memoryview(body)[TABLE_COUNT.size : start]
-    pieces = [Piece(*entry) for entry in TABLE_ENTRY.iter_unpack(table)]
-    payload = memoryview(body)[start:]
-    if any(piece.stream not in STREAMS or not piece.length for piece in pieces):
-        raise BadFrame("A chunk has a piece of an unknown stream or of no bytes.")
-    if sum(piece.length for piece in pieces if piece.stream != GAP) != len(payload):
-        raise BadFrame("A chunk's pieces do not add up to its payload.")
-    return pieces, payload
 
 
 def _sized(text: str) -> str:

@@ -22,6 +22,8 @@ from nacl.signing import SigningKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from fleetwire.core import chunks
+from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
 from fleetwire.core.happenings import (
     Declined,
@@ -32,8 +34,7 @@ from fleetwire.core.happenings import (
 )
 from fleetwire.core.leases import generation_of
 from fleetwire.core.specs import Script, Scripted, Spec, Step
-from fleetwire.protocol import codec, messages
-from fleetwire.protocol.codec import Piece
+from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import (
     AgentConversation,
     Closed,
@@ -394,7 +395,7 @@ class FakeNode:
         while position is not None and position < len(attempt.log) and credit.free:
             size = min(self.behaviour.chunk, credit.free, len(attempt.log) - position)
             payload = bytes(attempt.log[position : position + size])
-            body = codec.encode_body([Piece(1, size, self._clock())], [payload])
+            body = chunks.encode([Piece(1, size, self._clock())], [payload])
             conversation.send_log(
                 attempt.attempt, position, position + size, len(body), _compress(body)
             )

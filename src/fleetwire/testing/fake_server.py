@@ -23,7 +23,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from fleetwire.core import limits
+from fleetwire.core import chunks, limits
 from fleetwire.core.desired import Desired, Observation, Observed, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope, order_bytes, spec_sha256
@@ -133,7 +133,7 @@ class FakeServer:
             self.port,
             compression=None,
             ping_interval=None,
-            max_size=codec.BODY_MAX + codec.HEADER.size + limits.KIB,
+            max_size=chunks.BODY_MAX + codec.HEADER.size + limits.KIB,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             close_timeout=0.5,
         )
@@ -392,14 +392,16 @@ class FakeServer:
             return
         body = bytes(frame.body)
         if frame.zstd:
-            body = self._unzstd.decompress(body, max_output_size=codec.BODY_MAX)
+            body = self._unzstd.decompress(body, max_output_size=chunks.BODY_MAX)
         if len(body) != frame.raw_length:
             self.problems.append(f"a chunk says {frame.raw_length} and has {len(body)} bytes")
-        pieces, payload = codec.decode_body(body)
+        pieces, payload = chunks.decode(body)
         skip = attempt.length - frame.offset
         at = 0
         for piece in pieces:
-            part = memoryview(b"") if piece.stream == codec.GAP else payload[at : at + piece.length]
+            part = (
+                memoryview(b"") if piece.stream == chunks.GAP else payload[at : at + piece.length]
+            )
             at += len(part)
             cut = min(skip, piece.length)
             skip -= cut

@@ -20,6 +20,8 @@ from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.domain import cluster, enrolment, runs, views
 from fleetwire.server.domain.enrolment import Keys
+from fleetwire.server.domain.runs import Submission
+from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.domain.views import RunView
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
@@ -99,6 +101,7 @@ class Heart:
             ids=new_id,
             clock=clock.wall,
         )
+        self.submissions = Submissions(database, ids=new_id)
         self.dispatch = DispatchLoop(database, signer, cluster_id=cluster_id, clock=clock.wall)
         self.leases = LeasesLoop(database, self.gateway.reading)
         self.sealing = SealingLoop(database, logs)
@@ -173,15 +176,8 @@ class Heart:
             nodes=nodes,
             **fields,  # type: ignore[arg-type]
         )
-        submitted = await self.database.write(
-            lambda tx: runs.submit(
-                tx,
-                request,
-                user=USER,
-                ids=new_id,
-                idempotency=None,
-                segment=self.logs.segment_now(),
-            )
+        submitted = await self.submissions.submit(
+            Submission(request, USER, None, self.logs.segment_now())
         )
         return submitted.run_id
 
@@ -265,7 +261,10 @@ async def heart(
             )
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(one.gateway.run())]
+            background = [
+                group.create_task(one.gateway.run()),
+                group.create_task(one.submissions.run()),
+            ]
             if loops:
                 background.append(group.create_task(one.runner.run()))
             serving = group.create_task(server.serve())

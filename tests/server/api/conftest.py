@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from fleetwire.core.chunks import Piece
 from fleetwire.server import app
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.config import Config
 from fleetwire.server.domain import people
-from fleetwire.server.logs.base import Piece
 from fleetwire.server.logs.chunks import encode
 from fleetwire.server.store import tables
 

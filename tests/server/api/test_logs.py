@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from fleetwire.core.chunks import Piece
 from fleetwire.server.api import views
 from fleetwire.server.api.write import MERGE_US, parts
-from fleetwire.server.logs.base import Chunk, Piece
+from fleetwire.server.logs.base import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

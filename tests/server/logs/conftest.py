@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fleetwire.core.chunks import GAP, Piece
 from fleetwire.server.logs import chunks, open_logs
-from fleetwire.server.logs.base import GAP, Piece
 from fleetwire.server.logs.store import SegmentedLogs
 from fleetwire.server.nudges.memory import MemoryNudges
 

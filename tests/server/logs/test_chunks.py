@@ -8,10 +8,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetwire.core import limits
+from fleetwire.core.chunks import GAP, TIME_MAX, BadChunk, Piece
 from fleetwire.server.logs import chunks
-from fleetwire.server.logs.base import GAP, MAX_PAYLOAD, MAX_PIECES, BadChunk, Piece
 
-times = st.integers(0, chunks.MAX_TIME)
+times = st.integers(0, TIME_MAX)
 bodies = st.lists(
     st.one_of(
         st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=40), times),
@@ -113,17 +114,19 @@ def test_sums_that_are_wrong_are_refused(count: int, table: bytes, payload: byte
 
 
 def test_the_largest_chunk_passes_and_one_byte_more_does_not() -> None:
-    data = bytes(MAX_PAYLOAD)
-    assert chunks.decode(chunks.encode([Piece(1, MAX_PAYLOAD, 0)], data)).data == data
+    data = bytes(limits.CHUNK_PAYLOAD_BYTES)
+    assert (
+        chunks.decode(chunks.encode([Piece(1, limits.CHUNK_PAYLOAD_BYTES, 0)], data)).data == data
+    )
     with pytest.raises(BadChunk):
-        chunks.decode(chunks.encode([Piece(1, MAX_PAYLOAD + 1, 0)], data + b"x"))
+        chunks.decode(chunks.encode([Piece(1, limits.CHUNK_PAYLOAD_BYTES + 1, 0)], data + b"x"))
 
 
 def test_the_most_pieces_pass_and_one_more_does_not() -> None:
-    pieces = [Piece(1 + i % 2, 1, i) for i in range(MAX_PIECES)]
-    assert chunks.decode(chunks.encode(pieces, bytes(MAX_PIECES))).pieces == pieces
+    pieces = [Piece(1 + i % 2, 1, i) for i in range(limits.CHUNK_PIECES)]
+    assert chunks.decode(chunks.encode(pieces, bytes(limits.CHUNK_PIECES))).pieces == pieces
     with pytest.raises(BadChunk):
-        chunks.decode(chunks.encode([*pieces, Piece(1, 1, 0)], bytes(MAX_PIECES + 1)))
+        chunks.decode(chunks.encode([*pieces, Piece(1, 1, 0)], bytes(limits.CHUNK_PIECES + 1)))
 
 
 @pytest.mark.parametrize("is_size_written", [True, False])

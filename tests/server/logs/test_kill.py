@@ -18,7 +18,7 @@ ATTEMPTS = [f"0199c0de-0000-7000-8000-{n:012d}" for n in range(8)]
 CHILD = """
 import asyncio, sys
 from fleetwire.server.logs import chunks, open_logs
-from fleetwire.server.logs.base import Piece
+from fleetwire.core.chunks import Piece
 from fleetwire.server.nudges.memory import MemoryNudges
 
 async def main():

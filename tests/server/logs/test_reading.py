@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleetwire.core.chunks import Piece
 from fleetwire.server.logs import chunks, open_logs, reading, store
-from fleetwire.server.logs.base import MAX_TEXT, BadSearch, LogLine, Piece
+from fleetwire.server.logs.base import MAX_TEXT, BadSearch, LogLine
 from fleetwire.server.logs.store import SegmentedLogs
 from fleetwire.server.nudges.memory import MemoryNudges
 

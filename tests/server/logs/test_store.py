@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fleetwire.core.chunks import BadChunk, Piece
 from fleetwire.server.durable.errors import DatabaseClosed
 from fleetwire.server.logs import chunks, open_logs
-from fleetwire.server.logs.base import BadChunk, LogGap, LogGone, Piece, StaleLink
+from fleetwire.server.logs.base import LogGap, LogGone, StaleLink
 from fleetwire.server.logs.store import SegmentedLogs
 from fleetwire.server.nudges.memory import MemoryNudges
 

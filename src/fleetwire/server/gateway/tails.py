@@ -8,7 +8,8 @@ from typing import Final
 
 import zstandard
 
-from fleetwire.protocol.codec import BadFrame, LogFrame, decode_body
+from fleetwire.core import chunks
+from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.server.domain.attempts import Stored
 
 INLINE_BYTES: Final = 64 * 1024
@@ -88,6 +89,6 @@ class LogTail:
             )
         except zstandard.ZstdError as error:
             raise BadFrame(f"A log chunk cannot be decompressed: {error}.") from error
-        pieces, payload = decode_body(raw)
+        pieces, payload = chunks.decode(raw)
         self._hash.update(payload)
         self._rolled += sum(piece.length for piece in pieces)

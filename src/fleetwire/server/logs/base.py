@@ -7,25 +7,18 @@ stand nowhere. Lines are counted over that sequence: line n begins after the n-t
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
+from fleetwire.core import limits
+from fleetwire.core.chunks import Piece
 from fleetwire.core.errors import FleetwireError
 
-GAP = 0
-"""Stream number of a piece whose bytes were dropped."""
-
-MAX_PAYLOAD = 1024 * 1024
-"""Payload bytes of one chunk at most."""
-
-MAX_PIECES = 16_384
-"""Pieces of one chunk at most."""
-
-MAX_TEXT = 16 * 1024
+MAX_TEXT = limits.LOG_LINE_SHOWN_BYTES
 """Bytes of one line that `LogLine.text` and `LogMatch.text` hold at most."""
 
-MAX_RESULT = 4 * 1024 * 1024
+MAX_RESULT = limits.LOG_READ_BYTES
 """Bytes that one answer holds at most, however much was asked for."""
 
 
@@ -54,12 +47,6 @@ class StaleLink(FleetwireError):
         )
 
 
-class BadChunk(FleetwireError):
-    """A chunk body breaks its format (seams 3); nothing of it was stored."""
-
-    code = "bad-chunk"
-
-
 class LogGone(FleetwireError):
     """The segment was deleted; `reason` says why (the API answers 410)."""
 
@@ -69,14 +56,6 @@ class LogGone(FleetwireError):
         super().__init__(f"The logs of {segment} are gone: {reason}.")
         self.segment = segment
         self.reason = reason
-
-
-class Piece(NamedTuple):
-    """A run of bytes of one stream: 1 stdout, 2 stderr, 0 a gap (`length` bytes dropped)."""
-
-    stream: int
-    length: int
-    time_us: int
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -6,25 +6,16 @@ body is stored as it came; only where it overlaps what is stored is the rest enc
 
 from __future__ import annotations
 
-import struct
 import threading
 from typing import NamedTuple
 
 import zstandard
 
-from fleetwire.server.logs.base import GAP, MAX_PAYLOAD, MAX_PIECES, BadChunk, Piece
-
-_COUNT = struct.Struct("<I")
-_PIECE = struct.Struct("<BIQ")
-
-MAX_BODY = _COUNT.size + MAX_PIECES * _PIECE.size + MAX_PAYLOAD
-"""Bytes of a chunk body before compression, at most."""
+from fleetwire.core import chunks
+from fleetwire.core.chunks import BODY_MAX, GAP, BadChunk, Piece
 
 MAX_LOG = 1 << 53
 """Above this an offset is not exact in JavaScript, and no log is that long."""
-
-MAX_TIME = 1 << 53
-"""Microseconds since 1970 at most (in the year 2255), so that every database can hold them."""
 
 _LEVEL = 1
 
@@ -51,44 +42,18 @@ class Body(NamedTuple):
 def decode(body: bytes) -> Body:
     """Return the pieces and the payload of a wire body.
 
-    Memory stays below `MAX_BODY` whatever the frame claims. Raises `BadChunk`.
+    Memory stays below `BODY_MAX` whatever the frame claims. Raises `BadChunk`.
     """
-    raw = _decompress(body)
-    if len(raw) < _COUNT.size:
-        raise BadChunk(f"A chunk body of {len(raw)} bytes is too short for its piece count.")
-    (count,) = _COUNT.unpack_from(raw)
-    if not 1 <= count <= MAX_PIECES:
-        raise BadChunk(f"A chunk has {count} pieces; from 1 to {MAX_PIECES} are allowed.")
-    start = _COUNT.size + count * _PIECE.size
-    if len(raw) < start:
-        raise BadChunk(f"A chunk body of {len(raw)} bytes is too short for {count} pieces.")
-    pieces = list(map(Piece._make, _PIECE.iter_unpack(memoryview(raw)[_COUNT.size : start])))
-    payload = 0
-    for piece in pieces:
-        if piece.stream > 2:
-            raise BadChunk(f"A chunk has a piece of stream {piece.stream}; there are 0, 1 and 2.")
-        if piece.time_us > MAX_TIME:
-            raise BadChunk(f"A chunk has a piece of the time {piece.time_us}, which is no time.")
-        if not piece.length:
-            raise BadChunk("A chunk has a piece of no bytes.")
-        if piece.stream != GAP:
-            payload += piece.length
-    if payload != len(raw) - start:
-        raise BadChunk(
-            f"A chunk's pieces name {payload} bytes, but its payload has {len(raw) - start}."
-        )
-    if payload > MAX_PAYLOAD:
-        raise BadChunk(f"A chunk has {payload} bytes; at most {MAX_PAYLOAD} are allowed.")
-    return Body(pieces, raw[start:])
+    pieces, payload = chunks.decode(_decompress(body))
+    return Body(pieces, bytes(payload))
 
 
 def encode(pieces: list[Piece], data: bytes) -> bytes:
     """Return the wire body of `pieces` and their payload."""
-    table = b"".join(_PIECE.pack(*piece) for piece in pieces)
     codec = getattr(_codecs, "compressor", None)
     if codec is None:
         codec = _codecs.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    body: bytes = codec.compress(_COUNT.pack(len(pieces)) + table + data)
+    body: bytes = codec.compress(chunks.encode(pieces, [data]))
     return body
 
 
@@ -118,9 +83,9 @@ def _decompress(body: bytes) -> bytes:
     try:
         # The frame's own claim decides how much memory zstandard takes: look at it first.
         claimed = zstandard.frame_content_size(body)
-        if claimed > MAX_BODY:
-            raise BadChunk(f"A chunk claims {claimed} bytes; at most {MAX_BODY} are allowed.")
-        raw: bytes = codec.decompress(body, max_output_size=MAX_BODY, allow_extra_data=False)
+        if claimed > BODY_MAX:
+            raise BadChunk(f"A chunk claims {claimed} bytes; at most {BODY_MAX} are allowed.")
+        raw: bytes = codec.decompress(body, max_output_size=BODY_MAX, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise BadChunk(f"A chunk body is no whole zstd frame ({error}).") from error
     return raw

@@ -12,17 +12,10 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, TypeVar
 
+from fleetwire.core.chunks import GAP, Piece
 from fleetwire.server.logs import chunks
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
-from fleetwire.server.logs.base import (
-    GAP,
-    MAX_RESULT,
-    MAX_TEXT,
-    Chunk,
-    LogLine,
-    LogLines,
-    Piece,
-)
+from fleetwire.server.logs.base import MAX_RESULT, MAX_TEXT, Chunk, LogLine, LogLines
 
 SLICE = 4 * 1024 * 1024
 """Log bytes between two yields."""

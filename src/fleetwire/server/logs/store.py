@@ -17,21 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fleetwire.core.chunks import BadChunk
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.durable.errors import DatabaseFailed
 from fleetwire.server.durable.groupcommit import Entry, Group, GroupCommit, GroupStatistics
 from fleetwire.server.logs import chunks, reading
 from fleetwire.server.logs import search as searching
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
-from fleetwire.server.logs.base import (
-    BadChunk,
-    Chunk,
-    LogGap,
-    LogLines,
-    LogMatches,
-    LogStore,
-    StaleLink,
-)
+from fleetwire.server.logs.base import Chunk, LogGap, LogLines, LogMatches, LogStore, StaleLink
 from fleetwire.server.nudges.base import Nudges
 
 T = TypeVar("T")

@@ -38,6 +38,7 @@ from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
+from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
@@ -121,6 +122,7 @@ class Process:
                 group.create_task(self._watch_failures(), name="failures"),
                 group.create_task(self._write_uses(), name="token uses"),
                 group.create_task(self._gateway.run(), name="gateway"),
+                group.create_task(self._submissions.run(), name="submissions"),
                 group.create_task(self._loops.run(), name="loops"),
             ]
             serving = group.create_task(web.serve([listening]), name="http")
@@ -177,8 +179,10 @@ class Process:
             passwords = Passwords()
             await _first_admin(config, self.database, passwords)
             self.auth = Authenticator(self.database, clock=now_us, monotonic=time.monotonic)
+            self._submissions = Submissions(self.database, ids=new_id)
             parts = Parts(
                 database=self.database,
+                submissions=self._submissions,
                 logs=self.logs,
                 nudges=nudges,
                 auth=self.auth,

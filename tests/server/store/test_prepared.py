@@ -7,13 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from fleetwire.server.store.engine import Database, Tx
-from fleetwire.server.store.prepared import Prepared
+from fleetwire.server.store.prepared import AT_ONCE, Prepared, PreparedIn
 
 
 def test_a_prepared_statement_does_what_core_does(
     with_database: Callable[..., None], table: sa.Table
 ) -> None:
-    insert = Prepared(table.insert())
+    insert = Prepared(table.insert(), ["number", "word", "parent"])
     update = Prepared(
         table.update()
         .where(table.c.number == sa.bindparam("n"), table.c.word == "old")
@@ -23,41 +23,54 @@ def test_a_prepared_statement_does_what_core_does(
 
     async def test(database: Database) -> None:
         def use_case(tx: Tx) -> list[Any]:
-            insert(tx.connection, {"number": 1, "word": "old", "parent": None})
-            insert(tx.connection, {"number": 2, "word": "other", "parent": 1})
+            insert.change(tx.connection, {"number": 1, "word": "old", "parent": None})
+            insert.change_all(
+                tx.connection, [{"number": n, "word": "other", "parent": 1} for n in (2, 3)]
+            )
             counts = [
-                update(tx.connection, {"n": n, "new": new}).rowcount
+                update.change(tx.connection, {"n": n, "new": new})
                 for n, new in ((1, "new"), (1, "again"), (2, "never"))
             ]
-            return [counts, *(tuple(select(tx.connection, {"n": n}).one()) for n in (1, 2))]
+            rows = [tuple(select.first(tx.connection, {"n": n})) for n in (1, 2)]
+            return [counts, *rows, select.first(tx.connection, {"n": 4})]
 
-        assert await database.write(use_case) == [[1, 0, 0], (1, "new", None), (2, "other", 1)]
-
-    with_database(test)
-
-
-def test_types_convert_what_goes_in(with_database: Callable[..., None]) -> None:
-    table = sa.Table(
-        "typed", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("spec", sa.JSON)
-    )
-    insert = Prepared(table.insert())
-
-    async def test(database: Database) -> None:
-        def use_case(tx: Tx) -> object:
-            table.create(tx.connection)
-            insert(tx.connection, {"id": 1, "spec": {"kind": "ping"}})
-            return tx.connection.scalar(sa.select(table.c.spec))
-
-        assert await database.write(use_case) == {"kind": "ping"}
+        assert await database.write(use_case) == [
+            [1, 0, 0],
+            (1, "new", None),
+            (2, "other", 1),
+            None,
+        ]
 
     with_database(test)
 
 
-def test_a_list_cannot_be_prepared(with_database: Callable[..., None], table: sa.Table) -> None:
-    statement = Prepared(sa.select(table).where(table.c.number.in_(sa.bindparam("many"))))
+@pytest.mark.parametrize("count", [1, 2, 3, AT_ONCE, AT_ONCE + 1])
+def test_a_statement_over_a_list_finds_each_once(
+    with_database: Callable[..., None], table: sa.Table, count: int
+) -> None:
+    by_word = PreparedIn(lambda ids: sa.select(table.c.number).where(table.c.word.in_(ids)))
 
     async def test(database: Database) -> None:
-        with pytest.raises(TypeError):
-            await database.read(lambda c: statement(c, {"many": [1, 2]}))
+        def use_case(tx: Tx) -> list[int]:
+            tx.connection.execute(
+                table.insert(),
+                [{"number": n, "word": f"w{n}", "parent": None} for n in range(count + 5)],
+            )
+            return sorted(row[0] for row in by_word.rows(tx.connection, words))
+
+        words = [f"w{n}" for n in range(count)]
+        assert await database.write(use_case) == list(range(count))
+
+    with_database(test)
+
+
+def test_a_list_inside_a_statement_must_be_text(
+    with_database: Callable[..., None], table: sa.Table
+) -> None:
+    statement = Prepared(sa.select(table).where(table.c.number.in_([1, 2])))
+
+    async def test(database: Database) -> None:
+        with pytest.raises(AssertionError, match="must be parameters"):
+            await database.read(lambda c: statement.rows(c, {}))
 
     with_database(test)

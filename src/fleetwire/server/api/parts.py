@@ -12,6 +12,7 @@ from starlette.requests import Request
 from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
+from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.logs.base import LogStore
 from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store.engine import Database
@@ -29,6 +30,7 @@ class Parts:
     """
 
     database: Database
+    submissions: Submissions
     logs: LogStore
     nudges: Nudges
     auth: Authenticator

@@ -22,6 +22,7 @@ from fleetwire.server.api.params import EventsQuery, RunParams, RunsQuery, StopP
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.api.streams import EventStream
 from fleetwire.server.domain import runs, views
+from fleetwire.server.domain.runs import Submission
 
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -34,11 +35,8 @@ async def submit(request: Request, body: RunParams) -> Response:
     parts, caller = parts_of(request), caller_of(request)
     asked = body.request()
     idempotency = _idempotency(request.headers.get("idempotency-key"), asked)
-    segment = parts.logs.segment_now()
-    submitted = await parts.database.write(
-        lambda tx: runs.submit(
-            tx, asked, user=caller.user, ids=parts.ids, idempotency=idempotency, segment=segment
-        )
+    submitted = await parts.submissions.submit(
+        Submission(asked, caller.user, idempotency, parts.logs.segment_now())
     )
     run_id = submitted.run_id
     made = await parts.database.read(lambda c: views.get_run(c, run_id))

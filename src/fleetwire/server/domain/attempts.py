@@ -72,19 +72,18 @@ def report(tx: Tx, reports: Sequence[NodeReport]) -> list[Answer]:
     answered `unknown` and not stored.
     """
     links = nodes.links(tx.connection, {one.node for one in reports})
-    fresh = [
-        one for one in reports if one.node in links and links[one.node].link_epoch == one.link_epoch
-    ]
+    fresh = [_is_fresh(one, links.get(one.node)) for one in reports]
     changes = Changes(tx)
     changes.load(
         id_
-        for one in fresh
+        for one, is_fresh in zip(reports, fresh, strict=True)
+        if is_fresh
         for id_ in (*(observation.attempt for observation in one.observed), *one.look)
     )
     answers = []
     sealing = False
-    for one in reports:
-        if not any(one is known for known in fresh):
+    for one, is_fresh in zip(reports, fresh, strict=True):
+        if not is_fresh:
             answers.append(Answer(stale=True))
             continue
         taking = _Taking(changes, one, links[one.node])
@@ -94,6 +93,10 @@ def report(tx: Tx, reports: Sequence[NodeReport]) -> list[Answer]:
     if sealing:
         tx.nudge("sealing")
     return answers
+
+
+def _is_fresh(report_: NodeReport, link: LinkRow | None) -> bool:
+    return link is not None and link.link_epoch == report_.link_epoch
 
 
 class _Taking:

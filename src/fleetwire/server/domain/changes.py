@@ -159,12 +159,7 @@ def _refold(tx: Tx, changed: list[tuple[AttemptRow, AttemptRow]]) -> None:
             }
         )
     # `ended_at` is written once, when the run ends: a log that settles later does not move it.
-    ending = [one for one in updates if one["ended_at"] is not None]
-    others = [one for one in updates if one["ended_at"] is None]
-    for one in others:
-        del one["ended_at"]
-    runs.change_all(tx.connection, ending)
-    runs.change_all(tx.connection, others)
+    runs.refold(tx.connection, updates)
     for run_id in settled:
         tx.nudge(f"run:{run_id}")
     if updates:

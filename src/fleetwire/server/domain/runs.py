@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.attempts import FINAL, Attempt, wish_stop
+from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
 from fleetwire.core.specs import RunRequest, check_request
 from fleetwire.server.domain.changes import Changes
@@ -17,7 +18,15 @@ from fleetwire.server.store import attempts, nodes, runs
 from fleetwire.server.store.attempts import AttemptRow
 from fleetwire.server.store.engine import Tx
 
-__all__ = ["IdempotencyConflict", "NotFound", "Submitted", "stop", "submit"]
+__all__ = [
+    "IdempotencyConflict",
+    "NotFound",
+    "Submission",
+    "Submitted",
+    "stop",
+    "submit",
+    "submit_all",
+]
 
 US: Final = 1_000_000
 _encode = msgspec.json.Encoder().encode
@@ -28,6 +37,15 @@ class Submitted(msgspec.Struct, frozen=True):
 
     run_id: str
     created: bool
+
+
+class Submission(NamedTuple):
+    """What `submit` takes, as a value."""
+
+    request: RunRequest
+    user: str
+    idempotency: tuple[str, str] | None
+    segment: str
 
 
 def submit(
@@ -45,61 +63,127 @@ def submit(
     `segment` where the logs go (5.10). Raises BadSpec, LimitExceeded, BadSelector,
     NoNodeMatches, IdempotencyConflict.
     """
-    check_request(request)
-    if idempotency is not None:
-        before = _made_before(tx, user, idempotency)
-        if before is not None:
-            return Submitted(before, created=False)
-    chosen = select(request, nodes.targets(tx.connection))
-    placed = placements(request, chosen)
-    run_id = ids()
-    counts = no_counts() | {"total": len(placed), "pending": len(placed)}
-    deadline = tx.now + round(request.queue_timeout * US)
-    tasks = []
-    first = []
-    for position, node in enumerate(placed):
-        task, attempt = ids(), ids()
-        tasks.append(
+    (made,) = submit_all(tx, [Submission(request, user, idempotency, segment)], ids=ids)
+    if isinstance(made, FleetwireError):
+        raise made
+    return made
+
+
+def submit_all(
+    tx: Tx, submissions: Sequence[Submission], *, ids: Callable[[], str]
+) -> list[Submitted | FleetwireError]:
+    """Store many runs with the statements of one. Each is refused or stored by itself: the
+    answer to a refused one is its error, and nothing of it is stored.
+    """
+    new = _New(tx, ids)
+    answers: list[Submitted | FleetwireError] = []
+    for one in submissions:
+        try:
+            answers.append(new.take(one))
+        except FleetwireError as error:
+            answers.append(error)
+    new.store()
+    return answers
+
+
+class _New:
+    """The rows of new runs, until they are stored together."""
+
+    def __init__(self, tx: Tx, ids: Callable[[], str]) -> None:
+        self._tx = tx
+        self._ids = ids
+        self._runs: list[dict[str, Any]] = []
+        self._tasks: list[dict[str, Any]] = []
+        self._attempts: list[AttemptRow] = []
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def take(self, asked: Submission) -> Submitted:
+        """Check one submission and make its rows."""
+        request, user, idempotency, segment = asked
+        check_request(request)
+        if idempotency is not None:
+            before = self._made_before(user, idempotency)
+            if before is not None:
+                return Submitted(before, created=False)
+        tx, ids = self._tx, self._ids
+        catalogue = nodes.catalogue(tx.connection)
+        targets = catalogue.all if request.nodes is None else catalogue.named(request.nodes)
+        placed = placements(request, select(request, targets))
+        run_id = ids()
+        counts = no_counts() | {"total": len(placed), "pending": len(placed)}
+        deadline = tx.now + round(request.queue_timeout * US)
+        for position, node in enumerate(placed):
+            task, attempt = ids(), ids()
+            self._tasks.append(
+                {
+                    "id": task,
+                    "run_id": run_id,
+                    "position": position,
+                    "node_id": node,
+                    "attempt_id": attempt,
+                }
+            )
+            self._attempts.append(
+                AttemptRow(
+                    attempt=Attempt(id=attempt),
+                    task_id=task,
+                    run_id=run_id,
+                    target=node,
+                    number=1,
+                    queue_deadline=deadline,
+                    segment=segment,
+                )
+            )
+        self._runs.append(
             {
-                "id": task,
-                "run_id": run_id,
-                "position": position,
-                "node_id": node,
-                "attempt_id": attempt,
+                "id": run_id,
+                "name": request.name,
+                "request": _encode(request).decode(),
+                "wish": "run",
+                "state": fold_counts(counts).state,
+                "counts": _encode(counts).decode(),
+                "unsettled": len(placed),
+                "created_by": user,
+                "created_at": tx.now,
+                "idempotency_key": idempotency[0] if idempotency else None,
+                "idempotency_hash": idempotency[1] if idempotency else None,
             }
         )
-        first.append(
-            AttemptRow(
-                attempt=Attempt(id=attempt),
-                task_id=task,
-                run_id=run_id,
-                target=node,
-                number=1,
-                queue_deadline=deadline,
-                segment=segment,
+        if idempotency is not None:
+            self._keys[user, idempotency[0]] = (run_id, idempotency[1])
+        return Submitted(run_id, created=True)
+
+    def store(self) -> None:
+        """Store what was taken."""
+        if self._runs:
+            runs.insert_all(self._tx.connection, self._runs, self._tasks)
+            attempts.insert_all(self._tx.connection, self._attempts)
+            self._tx.nudge("dispatch")
+            self._tx.nudge("runs")
+
+    def _made_before(self, user: str, idempotency: tuple[str, str]) -> str | None:
+        """Return the run that holds the key; free a key that is older than 24 hours (P1)."""
+        key, body = idempotency
+        mine = self._keys.get((user, key))
+        if mine is not None:
+            run_id, stored = mine
+        else:
+            held = runs.by_idempotency_key(self._tx.connection, user, key)
+            if held is None:
+                return None
+            run_id, stored, created_at = held[0], held[1] or "", held[2]
+            if created_at <= self._tx.now - limits.IDEMPOTENCY_KEEP_S * US:
+                runs.change(
+                    self._tx.connection, run_id, idempotency_key=None, idempotency_hash=None
+                )
+                return None
+        if stored != body:
+            raise IdempotencyConflict(
+                f"The idempotency key {key[:80]!r} was used for another request, run {run_id}.",
+                hint="Use a new key for a new request; the same key repeats the same one.",
+                field="Idempotency-Key",
             )
-        )
-    runs.insert_run(
-        tx.connection,
-        {
-            "id": run_id,
-            "name": request.name,
-            "request": _encode(request).decode(),
-            "wish": "run",
-            "state": fold_counts(counts).state,
-            "counts": _encode(counts).decode(),
-            "unsettled": len(placed),
-            "created_by": user,
-            "created_at": tx.now,
-            "idempotency_key": idempotency[0] if idempotency else None,
-            "idempotency_hash": idempotency[1] if idempotency else None,
-        },
-        tasks,
-    )
-    attempts.insert_all(tx.connection, first)
-    tx.nudge("dispatch")
-    tx.nudge("runs")
-    return Submitted(run_id, created=True)
+        return run_id
 
 
 def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:
@@ -128,22 +212,3 @@ def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:
             continue
         tx.nudge(f"node:{after.attempt.node}")
     changes.flush()
-
-
-def _made_before(tx: Tx, user: str, idempotency: tuple[str, str]) -> str | None:
-    """Return the run that holds the key; free a key that is older than 24 hours."""
-    key, body = idempotency
-    held = runs.by_idempotency_key(tx.connection, user, key)
-    if held is None:
-        return None
-    run_id, stored, created_at = held
-    if created_at <= tx.now - limits.IDEMPOTENCY_KEEP_S * US:
-        runs.change(tx.connection, run_id, idempotency_key=None, idempotency_hash=None)
-        return None
-    if stored != body:
-        raise IdempotencyConflict(
-            f"The idempotency key {key[:80]!r} was used for another request, run {run_id}.",
-            hint="Use a new key for a new request; the same key repeats the same one.",
-            field="Idempotency-Key",
-        )
-    return run_id

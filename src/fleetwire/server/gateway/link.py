@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from fleetwire.core import limits
+from fleetwire.core.chunks import BadChunk
 from fleetwire.core.desired import Desired, Observed, Wanted
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
@@ -23,7 +24,7 @@ from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level, Word
 from fleetwire.server.gateway.batches import Levels, Reports
 from fleetwire.server.gateway.tails import LogTail
-from fleetwire.server.logs.base import BadChunk, LogGap, LogGone, LogStore, StaleLink
+from fleetwire.server.logs.base import LogGap, LogGone, LogStore, StaleLink
 from fleetwire.server.store.engine import Database, DatabaseFailed
 
 ASGIMessage: TypeAlias = dict[str, Any]

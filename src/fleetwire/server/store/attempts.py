@@ -6,18 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import ClauseElement, Connection, bindparam, func, insert, select, text, update
 
 from fleetwire.core.attempts import Attempt
 from fleetwire.core.happenings import Exited
+from fleetwire.server.store.prepared import Ids, Prepared, PreparedIn
 from fleetwire.server.store.tables import attempts, nodes
 
 LogState: TypeAlias = Literal["open", "again", "gone", "sealed", "damaged", "missing"]
 SETTLED: Final[frozenset[LogState]] = frozenset({"sealed", "damaged", "missing"})
 """Log states in which nothing more is waited for (tables.attempts draws them all)."""
-
-AT_ONCE: Final = 500
-"""Ids in one statement: below the parameter limits of both databases."""
 
 PENDING = text("attempts.state = 'pending'")
 LIVE = text("attempts.state IN ('assigned', 'running')")
@@ -89,16 +87,18 @@ _FIXED = {"id", "task_id", "run_id", "target", "number", "queue_deadline", "segm
 _encode = msgspec.json.Encoder().encode
 _exited = msgspec.json.Decoder(Exited)
 
-_BY_IDS = select(*_COLUMNS).where(attempts.c.id.in_(bindparam("ids", expanding=True)))
-_LOCK_BY_IDS = _BY_IDS.with_for_update()
-_LOCK_ALL = select(*_COLUMNS).with_for_update()
-_OF_RUN = select(*_COLUMNS).where(attempts.c.run_id == bindparam("run"))
-_INSERT = insert(attempts)
-_UPDATE = (
+_SELECT = select(*_COLUMNS)
+_LOCK = _SELECT.with_for_update()
+_BY_IDS = PreparedIn(lambda ids: _SELECT.where(attempts.c.id.in_(ids)))
+_LOCK_BY_IDS = PreparedIn(lambda ids: _LOCK.where(attempts.c.id.in_(ids)))
+_OF_RUN = Prepared(_LOCK.where(attempts.c.run_id == bindparam("run")))
+_INSERT = Prepared(insert(attempts), [column.name for column in _COLUMNS])
+_UPDATE = Prepared(
     update(attempts)
     .where(attempts.c.id == bindparam("the_id"))
     .where(attempts.c.state == bindparam("was_state"))
-    .where(attempts.c.epoch == bindparam("was_epoch"))
+    .where(attempts.c.epoch == bindparam("was_epoch")),
+    [column.name for column in _COLUMNS if column.name not in _FIXED],
 )
 
 
@@ -109,7 +109,7 @@ def read_exit(value: str | None) -> Exited | None:
 
 def insert_all(connection: Connection, rows: Sequence[AttemptRow]) -> None:
     """Store new attempts."""
-    connection.execute(_INSERT, [_values(row) for row in rows])
+    _INSERT.change_all(connection, [_values(row) for row in rows])
 
 
 def save(connection: Connection, changes: Sequence[tuple[AttemptRow, AttemptRow]]) -> None:
@@ -128,56 +128,56 @@ def save(connection: Connection, changes: Sequence[tuple[AttemptRow, AttemptRow]
         values["was_state"] = before.attempt.state
         values["was_epoch"] = before.attempt.epoch
         parameters.append(values)
-    stored = connection.execute(_UPDATE, parameters).rowcount
+    stored = _UPDATE.change_all(connection, parameters)
     if stored != len(parameters):
         raise AssertionError(f"{len(parameters)} attempts were read to change, {stored} were there")
 
 
 def load(connection: Connection, ids: Iterable[str]) -> dict[str, AttemptRow]:
     """Return the attempts that exist, by id, locked for this transaction to change."""
-    return _by_ids(connection, _LOCK_BY_IDS, ids)
+    return {row[0]: _row(row) for row in _LOCK_BY_IDS.rows(connection, list(ids))}
 
 
 def look(connection: Connection, ids: Iterable[str]) -> dict[str, AttemptRow]:
     """Return the attempts that exist, by id."""
-    return _by_ids(connection, _BY_IDS, ids)
+    return {row[0]: _row(row) for row in _BY_IDS.rows(connection, list(ids))}
 
 
 def of_run(connection: Connection, run_id: str) -> list[AttemptRow]:
     """Return all attempts of a run, locked for this transaction to change."""
-    rows = connection.execute(_OF_RUN.with_for_update(), {"run": run_id})
-    return [_row(row) for row in rows]
+    return [_row(row) for row in _OF_RUN.rows(connection, {"run": run_id})]
 
 
-_LIVE_OF_NODE = _LOCK_ALL.where(LIVE).where(attempts.c.node_id == bindparam("node"))
-_UNSETTLED_OF_NODE = _LOCK_ALL.where(UNSETTLED).where(attempts.c.node_id == bindparam("node"))
+_LIVE_OF_NODE = Prepared(_LOCK.where(LIVE).where(attempts.c.node_id == bindparam("node")))
+_UNSETTLED_OF_NODE = Prepared(_LOCK.where(UNSETTLED).where(attempts.c.node_id == bindparam("node")))
 
 
 def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     """Return a node's assigned and running attempts, locked."""
-    return [_row(row) for row in connection.execute(_LIVE_OF_NODE, {"node": node})]
+    return [_row(row) for row in _LIVE_OF_NODE.rows(connection, {"node": node})]
 
 
 def unsettled_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     """Return a node's attempts whose log is not settled, the live ones among them, locked."""
-    return [_row(row) for row in connection.execute(_UNSETTLED_OF_NODE, {"node": node})]
+    return [_row(row) for row in _UNSETTLED_OF_NODE.rows(connection, {"node": node})]
 
 
-_TO_TELL = (
-    _LOCK_ALL.where(LIVE)
-    .where(attempts.c.node_id.in_(bindparam("nodes", expanding=True)))
-    .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
-)
+def _to_tell(ids: Ids) -> ClauseElement:
+    return (
+        _LOCK.where(LIVE)
+        .where(attempts.c.node_id.in_(ids))
+        .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
+    )
+
+
+_TO_TELL = PreparedIn(_to_tell)
 
 
 def to_tell(connection: Connection, node_ids: Sequence[str]) -> list[AttemptRow]:
     """Return what the links of these nodes may have to be told: not known to have started, or
     wished to stop. Locked.
     """
-    rows: list[AttemptRow] = []
-    for part in _parts(node_ids):
-        rows += [_row(row) for row in connection.execute(_TO_TELL, {"nodes": part})]
-    return rows
+    return [_row(row) for row in _TO_TELL.rows(connection, node_ids)]
 
 
 _NODES_TO_TELL = (
@@ -193,12 +193,12 @@ def nodes_to_tell(connection: Connection) -> set[str]:
     return {node for (node,) in connection.execute(_NODES_TO_TELL) if node is not None}
 
 
-_BUSY = select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id)
+_BUSY = Prepared(select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id))
 
 
 def busy(connection: Connection) -> dict[str, int]:
     """Return how many assigned and running attempts each node has; idle nodes are left out."""
-    return {node: count for node, count in connection.execute(_BUSY) if node is not None}
+    return {node: count for node, count in _BUSY.rows(connection, {}) if node is not None}
 
 
 class Progress(NamedTuple):
@@ -248,20 +248,18 @@ def ended_unsettled(connection: Connection, *, after: str, limit: int) -> list[P
     ]
 
 
-_SETTLED_OF = (
-    select(attempts.c.id, attempts.c.log_state)
-    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
-    .where(attempts.c.log_state.in_(["again", *SETTLED]))
+_SETTLED_OF = PreparedIn(
+    lambda ids: (
+        select(attempts.c.id, attempts.c.log_state)
+        .where(attempts.c.id.in_(ids))
+        .where(text("attempts.log_state NOT IN ('open', 'gone')"))
+    )
 )
 
 
 def settled_of(connection: Connection, ids: Sequence[str]) -> dict[str, LogState]:
     """Return the log states of those that are settled, or wanted again from 0."""
-    found: dict[str, LogState] = {}
-    for part in _parts(ids):
-        rows: Any = connection.execute(_SETTLED_OF, {"ids": part})
-        found.update({row[0]: row[1] for row in rows})
-    return found
+    return dict(_SETTLED_OF.rows(connection, ids))
 
 
 _PAST_QUEUE = (
@@ -337,18 +335,6 @@ def unowned(connection: Connection) -> list[str]:
     return [id_ for (id_,) in connection.execute(_UNOWNED)]
 
 
-def _by_ids(connection: Connection, statement: Any, ids: Iterable[str]) -> dict[str, AttemptRow]:  # noqa: ANN401 - a select of _COLUMNS
-    found: dict[str, AttemptRow] = {}
-    for part in _parts(list(ids)):
-        for row in connection.execute(statement, {"ids": part}):
-            found[row[0]] = _row(row)
-    return found
-
-
-def _parts(ids: Sequence[str]) -> list[Sequence[str]]:
-    return [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-
-
 def _row(row: Any) -> AttemptRow:  # noqa: ANN401 - a row of _COLUMNS
     (
         id_, state, wish, epoch, node, offered, reason, outcome, started_at, exit_, late_exit,
@@ -363,7 +349,7 @@ def _row(row: Any) -> AttemptRow:  # noqa: ANN401 - a row of _COLUMNS
             wish=wish,
             epoch=epoch,
             node=node,
-            offered=offered,
+            offered=bool(offered),
             reason=reason,
             outcome=outcome,
             started_at=started_at,

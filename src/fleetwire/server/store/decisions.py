@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select
 
+from fleetwire.server.store.prepared import Prepared
 from fleetwire.server.store.tables import attempts, decisions, nodes, tasks
 
 
@@ -30,7 +31,7 @@ class Told(NamedTuple):
     text: str
 
 
-_INSERT = insert(decisions)
+_INSERT = Prepared(insert(decisions), Decision._fields)
 _STORY = (
     select(decisions.c.at, tasks.c.position, nodes.c.name, decisions.c.text)
     .select_from(
@@ -59,7 +60,7 @@ _TEXTS = (
 def record(connection: Connection, lines: Sequence[Decision]) -> None:
     """Store lines, in order."""
     if lines:
-        connection.execute(_INSERT, [line._asdict() for line in lines])
+        _INSERT.change_all(connection, [line._asdict() for line in lines])
 
 
 def story(connection: Connection, run_id: str, limit: int) -> list[Told]:

@@ -12,25 +12,29 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from fleetwire.server.store.prepared import Prepared
 from fleetwire.server.store.tables import meta
 
-_GET = select(meta.c.value).where(meta.c.key == bindparam("k"))
-_LOCK = _GET.with_for_update()
-_SET = update(meta).where(meta.c.key == bindparam("k")).values(value=bindparam("v"))
+_SELECT = select(meta.c.value).where(meta.c.key == bindparam("k"))
+_GET = Prepared(_SELECT)
+_LOCK = Prepared(_SELECT.with_for_update())
+_SET = Prepared(update(meta).where(meta.c.key == bindparam("k")), ["value"])
 _INSERT = insert(meta)
 
 
 def get(connection: Connection, key: str) -> str | None:
     """Return a fact, or None."""
-    return connection.execute(_GET, {"k": key}).scalar()
+    row = _GET.first(connection, {"k": key})
+    return None if row is None else str(row[0])
 
 
 def lock(connection: Connection, key: str) -> str | None:
     """Return a fact that this transaction is going to change."""
-    return connection.execute(_LOCK, {"k": key}).scalar()
+    row = _LOCK.first(connection, {"k": key})
+    return None if row is None else str(row[0])
 
 
 def put(connection: Connection, key: str, value: str) -> None:
     """Store a fact."""
-    if not connection.execute(_SET, {"k": key, "v": value}).rowcount:
+    if not _SET.change(connection, {"k": key, "value": value}):
         connection.execute(_INSERT, {"key": key, "value": value})

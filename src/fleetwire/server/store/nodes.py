@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.runs import Target
 from fleetwire.server.store import meta
-from fleetwire.server.store.attempts import AT_ONCE, LIVE
+from fleetwire.server.store.attempts import LIVE
+from fleetwire.server.store.prepared import Prepared, PreparedIn
 from fleetwire.server.store.tables import attempts, nodes
 
 
@@ -65,16 +66,16 @@ _LINK_COLUMNS = (
     nodes.c.revision,
     nodes.c.applied,
 )
-_LINKS = select(*_LINK_COLUMNS).where(nodes.c.id.in_(bindparam("ids", expanding=True)))
+_LINKS = select(*_LINK_COLUMNS)
 # Reports share the row, an accepted hello takes it alone: so a hello waits for the reports of
 # the older link, and its reports come after (5.6).
-_LINKS_SHARED = _LINKS.with_for_update(read=True)
-_LINKS_LOCKED = _LINKS.with_for_update()
+_LINKS_SHARED = PreparedIn(lambda ids: _LINKS.where(nodes.c.id.in_(ids)).with_for_update(read=True))
+_LINKS_LOCKED = PreparedIn(lambda ids: _LINKS.where(nodes.c.id.in_(ids)).with_for_update())
 _KEY = select(nodes.c.signing_key, nodes.c.admin).where(nodes.c.id == bindparam("the_id"))
 _UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
 _NAME_TAKEN = select(nodes.c.id).where(nodes.c.name == bindparam("the_name"))
-_PLACED = select(
-    nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels
+_PLACED = Prepared(
+    select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels)
 )
 _TARGETS = select(nodes.c.id, nodes.c.name, nodes.c.labels)
 _SHOWN = select(
@@ -133,24 +134,43 @@ def lock(connection: Connection, node: str) -> LinkRow | None:
 
 def placed(connection: Connection) -> list[Placed]:
     """Return all nodes as dispatch sees them."""
-    return [Placed(*row) for row in connection.execute(_PLACED)]
+    return [Placed(*row) for row in _PLACED.rows(connection, {})]
 
 
-def targets(connection: Connection) -> Sequence[Target]:
-    """Return all nodes as a selector sees them.
+class Catalogue:
+    """All nodes as selectors and lists of names see them."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self.all = targets
+        self._by_word = {one.name: one for one in targets} | {one.id: one for one in targets}
+
+    def named(self, words: Sequence[str]) -> Sequence[Target]:
+        """Return the nodes of these names or ids; all nodes where one of them does not exist, so
+        that the error can say what does.
+        """
+        found = [self._by_word.get(word) for word in words]
+        known = [one for one in found if one is not None]
+        return known if len(known) == len(found) else self.all
+
+
+def catalogue(connection: Connection) -> Catalogue:
+    """Return all nodes.
 
     Kept with the connection until `meta`'s word for the catalogue changes: a fleet's labels
     change rarely, and every run asks for them.
     """
     word = meta.get(connection, "catalogue")
-    kept: tuple[str, list[Target]] | None = connection.info.get("targets")
+    kept: tuple[str, Catalogue] | None = connection.info.get("catalogue")
     if kept is not None and kept[0] == word:
         return kept[1]
-    found = [
-        Target(id_, name, read_labels(labels)) for id_, name, labels in connection.execute(_TARGETS)
-    ]
+    found = Catalogue(
+        [
+            Target(id_, name, read_labels(labels))
+            for id_, name, labels in connection.execute(_TARGETS)
+        ]
+    )
     if word is not None:
-        connection.info["targets"] = (word, found)
+        connection.info["catalogue"] = (word, found)
     return found
 
 
@@ -178,19 +198,6 @@ def by_id_or_name(connection: Connection, word: str) -> NodeRow | None:
     """Return one node."""
     row = connection.execute(_SHOWN.where((nodes.c.id == word) | (nodes.c.name == word))).first()
     return None if row is None else _shown(row)
-
-
-_NAMES = select(nodes.c.id, nodes.c.name).where(nodes.c.id.in_(bindparam("ids", expanding=True)))
-
-
-def names(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-    """Return the names of the nodes that exist."""
-    wanted = list(ids)
-    found: dict[str, str] = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        rows: Any = connection.execute(_NAMES, {"ids": wanted[start : start + AT_ONCE]})
-        found.update({row[0]: row[1] for row in rows})
-    return found
 
 
 class Silence(msgspec.Struct, frozen=True):
@@ -229,18 +236,8 @@ def drained(connection: Connection) -> list[tuple[str, str]]:
     return [(id_, name) for id_, name in connection.execute(_DRAINED)]
 
 
-def count(connection: Connection) -> int:
-    """Return how many nodes there are."""
-    return int(connection.execute(select(func.count()).select_from(nodes)).scalar_one())
-
-
-def _links(connection: Connection, statement: Any, ids: Iterable[str]) -> dict[str, LinkRow]:  # noqa: ANN401 - a select of _LINK_COLUMNS
-    wanted = list(ids)
-    found: dict[str, LinkRow] = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        rows = connection.execute(statement, {"ids": wanted[start : start + AT_ONCE]})
-        found.update({row[0]: LinkRow(*row) for row in rows})
-    return found
+def _links(connection: Connection, statement: PreparedIn, ids: Iterable[str]) -> dict[str, LinkRow]:
+    return {row[0]: LinkRow(*row) for row in statement.rows(connection, list(ids))}
 
 
 def _shown(row: Any) -> NodeRow:  # noqa: ANN401 - a row of _SHOWN

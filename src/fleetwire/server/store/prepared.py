@@ -10,7 +10,7 @@ Errors are the driver's own; `engine` diagnoses them as it does Core's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import BindParameter, ClauseElement, Connection, String, bindparam
 from sqlalchemy.engine import Dialect
@@ -20,7 +20,16 @@ AT_ONCE: Final = 512
 
 
 Ids: TypeAlias = list[BindParameter[str]]
-Compiled: TypeAlias = tuple[str, list[str] | None]
+
+
+class Compiled(NamedTuple):
+    """SQL, the order of its parameters where the driver counts them, and the values that stand
+    in the statement itself.
+    """
+
+    sql: str
+    order: list[str] | None
+    values: dict[str, Any]
 
 
 class Prepared:
@@ -47,12 +56,9 @@ class Prepared:
         """Run it for each of `many`; return how many rows were changed in all."""
         if len(many) == 1:
             return self.change(connection, many[0])
-        sql, order = self._compiled(connection.dialect)
+        compiled = self._compiled(connection.dialect)
         cursor = _driver(connection).cursor()
-        if order is None:
-            cursor.executemany(sql, many)
-        else:
-            cursor.executemany(sql, [tuple(map(one.__getitem__, order)) for one in many])
+        cursor.executemany(compiled.sql, [_arguments(compiled, one) for one in many])
         return int(cursor.rowcount)
 
     def _run(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a cursor
@@ -99,16 +105,24 @@ class PreparedIn:
 
 
 def _compile(statement: ClauseElement, dialect: Dialect, columns: list[str] | None) -> Compiled:
-    """Return the SQL, and the order of its parameters where the driver counts them."""
     compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
-    return str(compiled), list(compiled.positiontup) if compiled.positional else None
+    if compiled.post_compile_params:
+        raise AssertionError(f"a list of values must be parameters or text: {compiled}")
+    values = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+    order = list(compiled.positiontup) if compiled.positional else None
+    return Compiled(str(compiled), order, values)
 
 
 def _execute(connection: Connection, compiled: Compiled, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a cursor
-    sql, order = compiled
-    if order is None:
-        return _driver(connection).execute(sql, parameters)
-    return _driver(connection).execute(sql, tuple(map(parameters.__getitem__, order)))
+    return _driver(connection).execute(compiled.sql, _arguments(compiled, parameters))
+
+
+def _arguments(compiled: Compiled, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the driver wants them
+    if compiled.values:
+        parameters = {**compiled.values, **parameters}
+    if compiled.order is None:
+        return parameters
+    return tuple(map(parameters.__getitem__, compiled.order))
 
 
 def _driver(connection: Connection) -> Any:  # noqa: ANN401 - sqlite3's or psycopg's connection

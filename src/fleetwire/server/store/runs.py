@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from fleetwire.core.attempts import Outcome, Wish
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import RunRequest
-from fleetwire.server.store.attempts import AT_ONCE
+from fleetwire.server.store.prepared import Prepared, PreparedIn
 from fleetwire.server.store.tables import attempts, nodes, runs, tasks, users
 
 
@@ -66,18 +66,26 @@ class TaskRow(msgspec.Struct, frozen=True):
     segment: str
 
 
-_INSERT_RUN = insert(runs)
-_INSERT_TASKS = insert(tasks)
+_INSERT_RUN = Prepared(
+    insert(runs),
+    [column.name for column in runs.c if column.name not in {"outcome", "ended_at"}],
+)
+_INSERT_TASKS = Prepared(insert(tasks), [column.name for column in tasks.c])
 _request = msgspec.json.Decoder(RunRequest)
 
-_FOLDS = (
-    select(runs.c.id, runs.c.state, runs.c.counts, runs.c.unsettled)
-    .where(runs.c.id.in_(bindparam("ids", expanding=True)))
-    .with_for_update()
+_FOLDS = PreparedIn(
+    lambda ids: (
+        select(runs.c.id, runs.c.state, runs.c.counts, runs.c.unsettled)
+        .where(runs.c.id.in_(ids))
+        .with_for_update()
+    )
 )
 _UPDATE = update(runs).where(runs.c.id == bindparam("the_id"))
-_REQUESTS = select(runs.c.id, runs.c.request).where(runs.c.id.in_(bindparam("ids", expanding=True)))
-_BY_KEY = (
+_FOLD_COLUMNS = ("state", "outcome", "counts", "unsettled")
+_REFOLD = Prepared(_UPDATE, _FOLD_COLUMNS)
+_END = Prepared(_UPDATE, (*_FOLD_COLUMNS, "ended_at"))
+_REQUESTS = PreparedIn(lambda ids: select(runs.c.id, runs.c.request).where(runs.c.id.in_(ids)))
+_BY_KEY = Prepared(
     select(runs.c.id, runs.c.idempotency_hash, runs.c.created_at)
     .where(runs.c.created_by == bindparam("user"))
     .where(runs.c.idempotency_key == bindparam("the_key"))
@@ -118,7 +126,8 @@ _TASKS = select(
     attempts.c.run_id,
     attempts.c.segment,
 )
-_OF_RUN = (
+_BY_ID = Prepared(_RUNS.where(runs.c.id == bindparam("the_id")))
+_OF_RUN = Prepared(
     _TASKS.select_from(
         tasks.join(attempts, attempts.c.id == tasks.c.attempt_id).outerjoin(
             nodes, nodes.c.id == _AT
@@ -130,30 +139,37 @@ _OF_RUN = (
 _OF_ATTEMPT = _TASKS.select_from(
     attempts.join(tasks, tasks.c.id == attempts.c.task_id).outerjoin(nodes, nodes.c.id == _AT)
 ).where(attempts.c.id == bindparam("attempt"))
-_PLACED = (
-    select(attempts.c.run_id, attempts.c.node_id)
-    .where(attempts.c.run_id.in_(bindparam("ids", expanding=True)))
-    .where(attempts.c.node_id.is_not(None))
+_PLACED = PreparedIn(
+    lambda ids: (
+        select(attempts.c.run_id, attempts.c.node_id)
+        .where(attempts.c.run_id.in_(ids))
+        .where(attempts.c.node_id.is_not(None))
+    )
 )
 
 
-def insert_run(
-    connection: Connection, row: dict[str, Any], of_it: Sequence[dict[str, Any]]
+def insert_all(
+    connection: Connection, rows: Sequence[dict[str, Any]], of_them: Sequence[dict[str, Any]]
 ) -> None:
-    """Store a run and its tasks."""
-    connection.execute(_INSERT_RUN, [row])
-    connection.execute(_INSERT_TASKS, list(of_it))
+    """Store runs and their tasks."""
+    _INSERT_RUN.change_all(connection, rows)
+    _INSERT_TASKS.change_all(connection, of_them)
 
 
 def folds(connection: Connection, ids: Iterable[str]) -> list[FoldRow]:
     """Return the folds of runs, locked for this transaction to change."""
-    return [FoldRow(*row) for row in _in_parts(connection, _FOLDS, ids)]
+    return [FoldRow(*row) for row in _FOLDS.rows(connection, list(ids))]
 
 
-def change_all(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
-    """Set the same columns of runs; each mapping has `the_id` and the values."""
-    if changes:
-        connection.execute(_UPDATE, list(changes))
+def refold(connection: Connection, folds_: Sequence[dict[str, Any]]) -> None:
+    """Store folds: `the_id`, `state`, `outcome`, `counts`, `unsettled`, and `ended_at`, which is
+    written only where it is not None.
+    """
+    ending = [one for one in folds_ if one["ended_at"] is not None]
+    others = [one for one in folds_ if one["ended_at"] is None]
+    for statement, some in ((_END, ending), (_REFOLD, others)):
+        if some:
+            statement.change_all(connection, some)
 
 
 def change(connection: Connection, run_id: str, **values: object) -> None:
@@ -165,7 +181,7 @@ def by_idempotency_key(
     connection: Connection, user: str, key: str
 ) -> tuple[str, str | None, int] | None:
     """Return (run id, hash of the body, created at) of the run that holds a user's key."""
-    row = connection.execute(_BY_KEY, {"user": user, "the_key": key}).first()
+    row = _BY_KEY.first(connection, {"user": user, "the_key": key})
     return None if row is None else (row[0], row[1], row[2])
 
 
@@ -177,7 +193,7 @@ def wish(connection: Connection, run_id: str) -> Wish | None:
 
 def requests(connection: Connection, ids: Iterable[str]) -> dict[str, RunRequest]:
     """Return what was asked in each run; a request never changes."""
-    return {id_: read_request(request) for id_, request in _in_parts(connection, _REQUESTS, ids)}
+    return {id_: read_request(request) for id_, request in _REQUESTS.rows(connection, list(ids))}
 
 
 def read_request(value: str) -> RunRequest:
@@ -188,14 +204,14 @@ def read_request(value: str) -> RunRequest:
 def nodes_of(connection: Connection, ids: Iterable[str]) -> dict[str, set[str]]:
     """Return the nodes that attempts of each run are or were on."""
     found: dict[str, set[str]] = {}
-    for run_id, node in _in_parts(connection, _PLACED, ids):
+    for run_id, node in _PLACED.rows(connection, list(ids)):
         found.setdefault(run_id, set()).add(node)
     return found
 
 
 def by_id(connection: Connection, run_id: str) -> RunRow | None:
     """Return one run."""
-    row = connection.execute(_RUNS.where(runs.c.id == run_id)).first()
+    row = _BY_ID.first(connection, {"the_id": run_id})
     return None if row is None else RunRow(*row)
 
 
@@ -220,8 +236,7 @@ def page(
 
 def tasks_of(connection: Connection, run_id: str) -> list[TaskRow]:
     """Return a run's tasks in order, each with its latest attempt."""
-    rows: Any = connection.execute(_OF_RUN, {"run": run_id})
-    return [TaskRow(*row) for row in rows]
+    return [TaskRow(*row) for row in _OF_RUN.rows(connection, {"run": run_id})]
 
 
 def task_of_attempt(connection: Connection, attempt: str) -> TaskRow | None:
@@ -236,11 +251,3 @@ def ids_with_prefix(connection: Connection, noun: str, prefix: str) -> list[str]
     # A range, because LIKE uses no index on either database by default.
     query = select(table.c.id).where(table.c.id >= prefix).where(table.c.id < prefix + "g").limit(2)
     return [id_ for (id_,) in connection.execute(query)]
-
-
-def _in_parts(connection: Connection, statement: Any, ids: Iterable[str]) -> list[Any]:  # noqa: ANN401 - any select with `ids`
-    wanted = list(ids)
-    found: list[Any] = []
-    for start in range(0, len(wanted), AT_ONCE):
-        found += connection.execute(statement, {"ids": wanted[start : start + AT_ONCE]})
-    return found

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import ClauseElement, Connection, bindparam, select, text
 
-from fleetwire.server.store.attempts import AT_ONCE, PENDING
+from fleetwire.server.store.attempts import PENDING
+from fleetwire.server.store.prepared import Ids, Prepared, PreparedIn
 from fleetwire.server.store.tables import attempts, nodes
 
 
@@ -50,35 +51,43 @@ _OLDEST_OF_NODE = (
     .limit(bindparam("each"))
     .correlate(nodes)
 )
-_FOR_NODES = (
-    select(
-        attempts.c.id,
-        attempts.c.run_id,
-        attempts.c.epoch,
-        attempts.c.queue_deadline,
-        attempts.c.target,
-        attempts.c.reason,
+
+
+def _for_nodes(ids: Ids) -> ClauseElement:
+    return (
+        select(
+            attempts.c.id,
+            attempts.c.run_id,
+            attempts.c.epoch,
+            attempts.c.queue_deadline,
+            attempts.c.target,
+            attempts.c.reason,
+        )
+        .select_from(nodes.join(attempts, attempts.c.id.in_(_OLDEST_OF_NODE.scalar_subquery())))
+        .where(PENDING)
+        .where(nodes.c.id.in_(ids))
+        .limit(bindparam("limit"))
     )
-    .select_from(nodes.join(attempts, attempts.c.id.in_(_OLDEST_OF_NODE.scalar_subquery())))
-    .where(PENDING)
-    .where(nodes.c.id.in_(bindparam("nodes", expanding=True)))
-    .limit(bindparam("limit"))
-)
-_FOR_ANY = _PENDING.where(attempts.c.target.is_(None)).order_by(attempts.c.id)
-_FRESH = _PENDING.where(attempts.c.reason.is_(None)).order_by(attempts.c.id)
-_ALL = _PENDING.where(attempts.c.id > bindparam("after")).order_by(attempts.c.id)
+
+
+_FOR_NODES = PreparedIn(_for_nodes)
+_FOR_ANY = Prepared(_PENDING.where(attempts.c.target.is_(None)).order_by(attempts.c.id))
+_FRESH = Prepared(_PENDING.where(attempts.c.reason.is_(None)).order_by(attempts.c.id))
+_ALL = Prepared(_PENDING.where(attempts.c.id > bindparam("after")).order_by(attempts.c.id))
+_ONE = Prepared(select(attempts.c.id).where(PENDING).limit(1))
+
+
+def is_any(connection: Connection) -> bool:
+    """Say whether anything is pending at all."""
+    return _ONE.first(connection, {}) is not None
 
 
 def for_nodes(
     connection: Connection, now: int, node_ids: Sequence[str], *, each: int, limit: int
 ) -> list[Pending]:
     """Return the oldest `each` attempts bound to each of these nodes."""
-    found: list[Pending] = []
-    for start in range(0, len(node_ids), AT_ONCE):
-        part = node_ids[start : start + AT_ONCE]
-        values = {"nodes": part, "each": each, "limit": limit, "now": now}
-        found += _rows(connection, _FOR_NODES, values)
-    return found[:limit]
+    values = {"each": each, "limit": limit, "now": now}
+    return [Pending(*row) for row in _FOR_NODES.rows(connection, node_ids, values)][:limit]
 
 
 def for_any(connection: Connection, now: int, limit: int) -> list[Pending]:
@@ -96,5 +105,5 @@ def page(connection: Connection, now: int, *, after: str, limit: int) -> list[Pe
     return _rows(connection, _ALL, {"after": after, "limit": limit, "now": now})
 
 
-def _rows(connection: Connection, statement: Any, values: dict[str, Any]) -> list[Pending]:  # noqa: ANN401 - a select of Pending's columns
-    return [Pending(*row) for row in connection.execute(statement, values)]
+def _rows(connection: Connection, statement: Prepared, values: dict[str, Any]) -> list[Pending]:
+    return [Pending(*row) for row in statement.rows(connection, values)]

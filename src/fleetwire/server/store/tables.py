@@ -215,7 +215,9 @@ attempts = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
     Column("at", BigInteger, nullable=False),
     Column("run_id", String(36), index=True),
     Column("attempt_id", String(36), index=True),

@@ -21,7 +21,7 @@ from fleetwire.server.api.auth import same_origin
 from fleetwire.server.api.errors import BadHost, BodyTooLarge, UrlTooLong, problem, problem_of
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-URL_BYTES: Final = 8 * 1024
+URL_BYTES: Final = limits.URL_BYTES
 
 SECURITY_HEADERS: Final = {
     "content-security-policy": (

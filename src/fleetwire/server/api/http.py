@@ -10,11 +10,12 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api.errors import BadRequest, HeadersTooLarge, problem_of
 
-HEAD_BYTES: Final = 64 * 1024
-HEAD_S: Final = 10.0
+HEAD_BYTES: Final = limits.HEAD_BYTES
+HEAD_S: Final = limits.HEAD_WITHIN_S
 
 
 class BoundedHttp(HttpToolsProtocol):

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from fleetwire.core import limits
 from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
@@ -17,7 +18,7 @@ from fleetwire.server.logs.base import LogStore
 from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store.engine import Database
 
-STREAMS_PER_USER: Final = 64
+STREAMS_PER_USER: Final = limits.STREAMS_PER_USER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

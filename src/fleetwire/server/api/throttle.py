@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from fleetwire.core import limits
 from fleetwire.server.api.errors import TooManyLogins
 
 BUCKETS: Final = 10_000
@@ -23,9 +24,9 @@ class Rate(NamedTuple):
     seconds: float
 
 
-PAIR: Final = Rate(10, 6.0)
-ACCOUNT: Final = Rate(100, 1.0)
-ADDRESS: Final = Rate(50, 2.0)
+PAIR: Final = Rate(limits.LOGIN_TRIES_PER_ACCOUNT_AND_ADDRESS, 6.0)
+ACCOUNT: Final = Rate(limits.LOGIN_TRIES_PER_ACCOUNT, 1.0)
+ADDRESS: Final = Rate(limits.LOGIN_TRIES_PER_ADDRESS, 2.0)
 
 
 class LoginThrottle:

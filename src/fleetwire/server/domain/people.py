@@ -13,17 +13,18 @@ from typing import Final, Literal
 
 import msgspec
 
+from fleetwire.core import limits
 from fleetwire.core.errors import BadSpec, LimitExceeded
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import Connection
 from fleetwire.server.store import people as rows
 from fleetwire.server.store.engine import Tx
 
-SESSION_S: Final = 7 * 24 * 3600
-TOKEN_DEFAULT_S: Final = 90 * 24 * 3600
-TOKEN_LONGEST_S: Final = 366 * 24 * 3600
-TOKENS_PER_USER: Final = 1000
-TOKEN_NAME_CHARS: Final = 128
+SESSION_S: Final = limits.SESSION_S
+TOKEN_DEFAULT_S: Final = limits.TOKEN_DEFAULT_S
+TOKEN_LONGEST_S: Final = limits.TOKEN_LONGEST_S
+TOKENS_PER_USER: Final = limits.TOKENS_PER_USER
+TOKEN_NAME_CHARS: Final = limits.NAME_CHARS
 FIRST_ADMIN: Final = "admin"
 
 _US = 1_000_000

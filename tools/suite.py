@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / ".dev/reports"
 # Kills, floods and screens are judged by the clock: nothing else runs beside them.
 APART = "faults or browser"
+# What depends on the database is tried again on the other one.
+STORED = (
+    *(f"tests/server/{room}" for room in ("store", "logs", "domain", "gateway", "loops")),
+    "tests/server/api/test_runs.py",
+    "tests/server/api/test_streams.py",
+)
 
 
 @dataclass
@@ -114,11 +121,14 @@ def whole(tally: Tally) -> None:
     pytest(tally, "tests", "-n", "2", "--dist", "loadfile", "-m", f"not ({APART})")
     browserless = [] if shutil.which("chromium") else ["-p", "tools.no_browser"]
     pytest(tally, "apart", "-m", APART, *browserless)
-    pytest(tally, "postgres", "--database", "postgres", "tests/server")
+    pytest(tally, "postgres", "-n", "2", "--dist", "loadfile", "--database", "postgres", *STORED)
 
 
 def main(what: str, *arguments: str) -> int:
     """Run what was asked for; return the exit code."""
+    # Where this was started in the background SIGINT is ignored, and that is inherited: the tests
+    # of what Ctrl-C does need it as it is at a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     REPORTS.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     if what == "test":

@@ -28,6 +28,7 @@ from fleetwire.protocol.versions import SUBPROTOCOL
 _MAX_SIZE: Final = limits.CONTROL_FRAME_BYTES + 1024
 _QUEUE: Final = 256  # frames not yet taken, after which reading pauses
 _HIGH_WATER: Final = 256 * limits.KIB  # unsent bytes, after which `writable` is false
+_BUFFER: Final = 64 * limits.KIB
 _CLOSE_WITHIN_S: Final = 1.0
 
 Frame = str | bytes
@@ -88,7 +89,7 @@ async def open_channel(server: str, node: str, *, timeout_s: float, tls_ca: str 
     return channel
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """An open WebSocket. Frames in: `receive`. Frames out: `send`, in one write."""
 
     def __init__(self, uri: WebSocketURI) -> None:
@@ -99,6 +100,7 @@ class Channel(asyncio.Protocol):
         self._arrived: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._incoming = bytearray(_BUFFER)
         self._frames: list[Frame] = []
         self._partial: list[bytes] = []
         self._partial_text = False
@@ -185,9 +187,13 @@ class Channel(asyncio.Protocol):
         self._ws.send_request(self._ws.connect())
         self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 (asyncio's signature)
+        """Return where to put what comes: one buffer for good, instead of 256 KiB each time."""
+        return self._incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take bytes; frames wait for `receive`."""
-        self._ws.receive_data(data)
+        self._ws.receive_data(self._incoming[:nbytes])
         for event in self._ws.events_received():
             if isinstance(event, Response):
                 self._take_response()

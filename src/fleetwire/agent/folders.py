@@ -15,16 +15,26 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fleetwire.agent.attempts import Folder
+from fleetwire.agent.files import write_new
 from fleetwire.core import limits
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.ids import is_id
-from fleetwire.shim.spool import SpoolReader, is_locked, read_record, take_lock, write_record
+from fleetwire.shim.spool import (
+    SpoolReader,
+    is_locked,
+    read_bytes,
+    read_record,
+    take_lock,
+    write_record,
+)
 
 # What a folder of small files takes on disk, roughly; the log's pieces are counted on top.
 FOLDER_BYTES: Final = 32 * 1024
+_record: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _Kind = TypeVar("_Kind", Started, Exited, Lost, Declined, NeverStarted)
 # Who only looks at a lock holds it for an instant: that is no shim.
 _LOOK_S: Final = 0.02
+LOG_PREFIX: Final = "output."
 _TOMBSTONES: Final = ("declined", "canceled", "stop", "lost")
 
 
@@ -43,11 +53,11 @@ class Places:
 
     def spool(self, attempt: str) -> str:
         """Return the attempt's folder: the agent's and the shim's."""
-        return os.path.join(self.spools, attempt)
+        return f"{self.spools}/{attempt}"
 
     def task(self, attempt: str) -> str:
         """Return the attempt's working directory: the task's."""
-        return os.path.join(self.tasks, attempt)
+        return f"{self.tasks}/{attempt}"
 
     def attempts(self) -> list[str]:
         """Return the attempts that have a folder; what is not named like one is not ours."""
@@ -60,8 +70,9 @@ def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
     """
     present = frozenset(os.listdir(path))
     attempt = os.path.basename(path)
-    order = _read(path, "order", present)
     epoch = _read(path, "epoch", present)
+    # Once it has begun nobody writes another order, and the epoch is that of the order.
+    order = epoch or _read(path, "order", present)
     exited = _value(path, "exit", present, Exited)
     lost = _value(path, "lost", present, Lost)
     declined = _read(path, "declined", present)
@@ -84,7 +95,7 @@ def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
         canceled=None if canceled is None else _convert(canceled, NeverStarted),
         stop=-1 if stop is None else stop.get("epoch", -1),
         sealed="sealed" in present,
-        length=_length(path, reader) if ended else 0,
+        length=_length(path, reader) if ended and _has_log(present) else 0,
     )
 
 
@@ -132,8 +143,10 @@ def clear_tombstones(path: str, epoch: int) -> bool:
 
 
 def mark_sealed(path: str, at: int) -> None:
-    """Note that the server has everything. Not fsynced: it would say so again."""
-    write_record(path, "sealed", {"at": at}, sync=False)
+    """Note that the server has everything. Not fsynced (it would say so again) and not renamed
+    into place: that it is there says all.
+    """
+    write_new(os.path.join(path, "sealed"), msgspec.json.encode({"at": at}), mode=0o600)
 
 
 def unmark_sealed(path: str) -> None:
@@ -173,6 +186,10 @@ def _remove(path: str) -> None:
         shutil.rmtree(path, onerror=unlock)
 
 
+def _has_log(present: frozenset[str]) -> bool:
+    return any(name.startswith(LOG_PREFIX) for name in present)
+
+
 def _length(path: str, reader: SpoolReader | None) -> int:
     if reader is not None:
         return reader.length()
@@ -184,7 +201,13 @@ def _length(path: str, reader: SpoolReader | None) -> int:
 
 
 def _read(path: str, name: str, present: frozenset[str]) -> dict[str, Any] | None:
-    return read_record(path, name) if name in present else None
+    data = read_bytes(path, name) if name in present else None
+    if data is None:
+        return None
+    try:
+        return _record(data)
+    except msgspec.MsgspecError:
+        return {}  # as `read_record` says it
 
 
 def _epoch(record: dict[str, Any] | None) -> int | None:

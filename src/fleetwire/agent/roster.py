@@ -8,11 +8,10 @@ and sealed attempts leave the roster for the cleaner.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Literal
 
 from fleetwire.agent import folders
 from fleetwire.agent import level as levels
@@ -46,6 +45,7 @@ from fleetwire.shim.spool import is_locked
 
 _LAST: Final = frozenset({"exit", "lost", "canceled"})
 _RECORDS: Final = _LAST | {"started"}
+# The first bytes after a silence leave at once; what follows soon after gathers so long.
 _COALESCE_S: Final = 0.005
 _SWEEP_S: Final = 1.0
 # A spawner buries its own shims at once; only when it is dead as well the agent does it.
@@ -82,6 +82,9 @@ class Roster:
         self._entries: dict[str, Entry] = {}
         self._busy: set[str] = set()
         self._written: dict[str, bool] = {}
+        self._settled_at = 0.0
+        self._unprepared: list[Entry] = []
+        self._preparing = False
         self._settling: asyncio.Handle | None = None
         self._swept: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -195,11 +198,20 @@ class Roster:
     def written(self, attempt: str, name: str) -> None:
         """Something was written in the attempt's folder; an empty name: look at all of it."""
         record = name in _RECORDS or not name
-        if not record and not name.startswith("output."):
+        log = name.startswith(folders.LOG_PREFIX)
+        if not record and not log:
             return
+        if log or not name:
+            self.readable[attempt] = None
         self._written[attempt] = self._written.get(attempt, False) or record
-        # An end is reported at once, everything else waits for company.
-        self._settle_within(0.0 if name in _LAST else _COALESCE_S)
+        # An end is reported at once, and so is the first output after a silence.
+        if name in _LAST:
+            self._settle_within(0.0)
+        elif log:
+            since = asyncio.get_running_loop().time() - self._settled_at
+            self._settle_within(0.0 if since >= _COALESCE_S else _COALESCE_S)
+        else:
+            self._settle_within(_COALESCE_S)
 
     def _settle_within(self, delay_s: float) -> None:
         if self._settling is not None:
@@ -214,13 +226,13 @@ class Roster:
 
     def _settle(self) -> None:
         self._settling = None
+        self._settled_at = asyncio.get_running_loop().time()
         written, self._written = self._written, {}
         for attempt, record in written.items():
             entry = self._entries.get(attempt)
             if entry is None:
-                continue
-            self.readable[attempt] = None
-            if record:
+                self.readable.pop(attempt, None)
+            elif record:
                 self._look(entry)
         self.wake()
 
@@ -234,9 +246,11 @@ class Roster:
                 return
             entry = self._reopen(wanted.attempt)
         self._act(entry, wanted, starts)
-        if wanted.attempt in self._entries:
-            self._entries[wanted.attempt].wanted = wanted
-            self.readable[wanted.attempt] = None
+        entry = self._entries.get(wanted.attempt)
+        if entry is not None:
+            entry.wanted = wanted
+            if not entry.asked:  # else there is nothing yet, and the watch tells when there is
+                self.readable[wanted.attempt] = None
 
     def _act(self, entry: Entry | None, wanted: Wanted, starts: list[Entry]) -> None:
         action = reconcile(wanted, entry.folder if entry else None, self._terms())
@@ -291,34 +305,57 @@ class Roster:
             self._save(Level(self.level.revision, self.level.admin, generation))
         entry.wanted = wanted
         entry.asked = True
-        with contextlib.suppress(NoRoom):  # found again, and said, where it is prepared
-            entry.quota = self._starter.quota(len(self._busy) + 1)
         self._put(entry, Folder(attempt=entry.attempt, live=True, ordered=wanted.epoch))
 
     def _launch(self, starts: list[Entry]) -> None:
-        if starts and self._group is not None:
-            self._group.create_task(self._prepare_and_ask(starts, len(self._busy)))
-            self._sweep_later()
+        if not starts or self._group is None:
+            return
+        self._unprepared += starts
+        self._sweep_later()
+        if not self._preparing:
+            self._preparing = True
+            self._group.create_task(self._prepare())
 
-    async def _prepare_and_ask(self, starts: list[Entry], busy: int) -> None:
+    async def _prepare(self) -> None:
+        """Prepare what is to start, all that has come at a time: what comes meanwhile goes
+        together, in one hop to a thread and one write to the spawner.
+        """
+        try:
+            while self._unprepared:
+                starts, self._unprepared = self._unprepared, []
+                await self._prepare_and_ask(starts)
+        finally:
+            self._preparing = False
+
+    async def _prepare_and_ask(self, starts: list[Entry]) -> None:
         """Write the folders in a thread: creating files waits for the disk's journal, which the
         fsyncs of every shim keep busy, and neither links nor other attempts shall wait with it.
         """
+        try:
+            quota = self._starter.quota(len(self._busy))
+        except (NoRoom, OSError) as error:
+            for entry in starts:
+                self._not_prepared(entry, Decline(str(error), final=False))
+            return
+        for entry in starts:
+            entry.quota = quota
         orders = [entry.wanted for entry in starts if entry.wanted is not None]
-        prepared = await asyncio.to_thread(self._starter.prepare_all, orders, busy=busy)
+        prepared = await asyncio.to_thread(self._starter.prepare_all, orders, quota=quota)
         ready: list[str] = []
         for entry, outcome in zip(starts, prepared, strict=True):
             if outcome == "ready":
                 ready.append(entry.attempt)
                 self.watch_add(entry.attempt, entry.path)
-                continue
-            entry.asked = False
-            if isinstance(outcome, Decline):
-                epoch = entry.folder.ordered or 0
-                self._decline(entry, epoch, outcome.reason, final=outcome.final)
             else:
-                self._look(entry)
+                self._not_prepared(entry, outcome)
         self._spawner.start(ready)
+
+    def _not_prepared(self, entry: Entry, why: Literal["begun"] | Decline) -> None:
+        entry.asked = False
+        if isinstance(why, Decline):
+            self._decline(entry, entry.folder.ordered or 0, why.reason, final=why.final)
+        else:
+            self._look(entry)
 
     def _answered(self, attempt: str, error: str | None) -> None:
         entry = self._entries.get(attempt)
@@ -393,7 +430,8 @@ class Roster:
             self.watch_remove(attempt)
         if folder.ended and not before.ended:
             entry.ended_at = asyncio.get_running_loop().time()
-            self.readable[attempt] = None
+            if folder.length:
+                self.readable[attempt] = None
         if observations(folder) != entry.reported:
             self._report(entry)
 

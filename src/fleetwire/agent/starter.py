@@ -17,7 +17,7 @@ from fleetwire.agent import drivers, folders, keys
 from fleetwire.agent.attempts import Decline
 from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.drivers import Unable
-from fleetwire.agent.files import sync_folder, write_new
+from fleetwire.agent.files import write_new
 from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.platforms import SEARCH_PATH
@@ -85,43 +85,36 @@ class Starter:
             now=self._server_now(),
         )
 
-    def prepare_all(self, orders: Sequence[Wanted], *, busy: int) -> list[Prepared]:
-        """Prepare each of these. Blocks; safe in a thread. `busy` counts the live attempts,
-        these among them.
-        """
+    def prepare_all(self, orders: Sequence[Wanted], *, quota: int) -> list[Prepared]:
+        """Prepare each of these, with so much of the spool quota. Blocks; safe in a thread."""
         refusals: list[Prepared] = []
         for wanted in orders:
             try:
-                self.prepare(wanted, busy=busy)
+                self.prepare(wanted, quota=quota)
                 refusals.append("ready")
             except HasBegun:
                 refusals.append("begun")
             except Unable as error:
                 refusals.append(Decline(str(error), final=True))
-            except NoRoom as error:
-                refusals.append(Decline(str(error), final=False))
             except OSError as error:
                 why = f"its folders cannot be written: {error.strerror}"
                 refusals.append(Decline(why, final=False))
-        # `epoch` is worth nothing if a power loss takes its folder's name away (law 6).
-        sync_folder(self._places.spools)
         return refusals
 
-    def prepare(self, wanted: Wanted, *, busy: int) -> None:
-        """Write the attempt's folders and its `order`. Raises HasBegun, Unable, NoRoom or
-        OSError.
+    def prepare(self, wanted: Wanted, *, quota: int) -> None:
+        """Write the attempt's folders and its `order`. Raises HasBegun, Unable or OSError.
+
+        Nothing of it is synced here: the shim makes the folder's name durable with `epoch`.
         """
         order = wanted.order
         if order is None:
             raise AssertionError("a start needs an order")
-        quota = self.quota(busy)
         task = self._places.task(wanted.attempt)
         launch = drivers.prepare(order.spec, task=task, search=self._search)
         spool = self._places.spool(wanted.attempt)
-        os.makedirs(spool, mode=0o700, exist_ok=True)
-        if not folders.clear_tombstones(spool, wanted.epoch):
+        if not _make(spool) and not folders.clear_tombstones(spool, wanted.epoch):
             raise HasBegun(wanted.attempt)
-        os.makedirs(task, mode=0o700, exist_ok=True)
+        _make(task)
         for name, content in launch.files.items():
             write_new(os.path.join(task, name), content, mode=0o500)
         environment = {
@@ -162,6 +155,15 @@ class Starter:
             )
         total = self._config.spool_quota_bytes or min(limits.QUOTA_BYTES, free // _QUOTA_SHARE)
         return max(_QUOTA_LEAST, total // max(1, busy))
+
+
+def _make(path: str) -> bool:
+    """Make a folder for the owner only; False when it is there already."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _base_environment(search: str) -> dict[str, str]:

@@ -80,6 +80,9 @@ class Uploader:
                 # Not ours to send yet: the server's word on it makes it readable again.
                 readable.pop(attempt, None)
                 continue
+            if entry.folder.ended and position >= entry.folder.length:
+                readable.pop(attempt, None)  # all of it was sent: no need to look at the disk
+                continue
             room = self._room()
             if room == 0:
                 return False  # an acknowledgement wakes us

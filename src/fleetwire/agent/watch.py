@@ -25,7 +25,6 @@ _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 64 * 1024
 _MODIFY: Final = 0x2
 _MOVED_TO: Final = 0x80
-_CREATE: Final = 0x100
 _ONLYDIR: Final = 0x01000000
 _OVERFLOW: Final = 0x4000
 _IGNORED: Final = 0x8000
@@ -75,7 +74,8 @@ class Inotify:
         """Look at this folder from now on; where the user has no watch left, by polling."""
         if attempt in self._watches:
             return
-        mask = _MODIFY | _MOVED_TO | _CREATE | _ONLYDIR
+        # Not that files are created: a log's first bytes follow, and records are renamed.
+        mask = _MODIFY | _MOVED_TO | _ONLYDIR
         watch: int = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
         if watch >= 0:
             self._attempts[watch] = attempt

@@ -13,6 +13,7 @@ so `waitpid` without children says it exactly, and no scan can be raced.
 
 import base64
 import contextlib
+import functools
 import json
 import math
 import os
@@ -88,9 +89,9 @@ def _run(directory: int, folder: str, listener: socket.socket) -> bool:
         os.chdir(order.cwd)
         tree.become_subreaper()
         set_reserve_aside(directory)
-        me = os.getpid()
-        identity = {"pid": me, "pid_start": tree.start_time(me), "boot_id": tree.boot_id()}
-        if not create_record_at(directory, "epoch", {"epoch": order.epoch, **identity}):
+        if not create_record_at(
+            directory, "epoch", {"epoch": order.epoch, **_identity(os.getpid())}
+        ):
             return False  # it was begun before: never a second exec (promise P2)
     except (OrderError, OSError) as error:
         write_record_at(directory, "lost", _start_failed(error))
@@ -106,6 +107,11 @@ def _run(directory: int, folder: str, listener: socket.socket) -> bool:
         else:
             write_last_record_at(directory, "exit", attempt.live(task, listener))
     return attempt.unchanged
+
+
+@functools.cache  # a process lives many attempts; a fork of it has another pid
+def _identity(pid: int) -> dict[str, Any]:
+    return {"pid": pid, "pid_start": tree.start_time(pid), "boot_id": tree.boot_id()}
 
 
 def _start_failed(error: Exception) -> dict[str, Any]:

@@ -12,22 +12,30 @@ assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim import tree
 from fleetwire.shim.locks import take_lock
-from fleetwire.shim.records import LAST_RECORDS, read_record, write_record_at
+from fleetwire.shim.records import (
+    LAST_RECORDS,
+    finish_last_record_at,
+    read_record,
+    write_record_at,
+)
 
 SHIM_DIED, START_UNKNOWN, REBOOTED = "shim died", "start unknown", "node rebooted"
 _PAUSE_S = 0.002
 
 
-def judge(folder: str) -> str | None:
+def judge(directory: int, folder: str) -> str | None:
     """Why the attempt is lost, once its shim is gone; None when it is not.
 
-    Not lost is one that never began (no `epoch`: it may start) and one with its last record. To
-    be asked under the lock only.
+    Not lost is one that never began (no `epoch`: it may start) and one with its last record, be
+    it still in the reserve: then it gets its name. To be asked under the lock only; `directory`
+    is the descriptor that holds it.
     """
     if not LAST_RECORDS.isdisjoint(os.listdir(folder)):
         return None
     epoch = read_record(folder, "epoch")
     if epoch is None:
+        return None
+    if finish_last_record_at(directory) is not None:
         return None
     if epoch.get("boot_id", tree.boot_id()) != tree.boot_id():
         return REBOOTED
@@ -59,7 +67,7 @@ def bury(folder: str) -> str | None:
     if directory is None:
         return None
     try:
-        reason = judge(folder)
+        reason = judge(directory, folder)
         if reason is None:
             return None
         while reason != REBOOTED and (living := left_alive(folder)):

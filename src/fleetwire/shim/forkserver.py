@@ -197,7 +197,7 @@ class Spawner:
         if directory is None:
             return False
         try:
-            reason = judge(folder)
+            reason = judge(directory, folder)
             if reason is None:
                 return True
             living = left_alive(folder)

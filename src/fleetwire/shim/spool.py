@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fleetwire.shim.frames import HEADER_BYTES, MAX_PAYLOAD, Frame, parse
 from fleetwire.shim.locks import is_locked, take_lock
-from fleetwire.shim.records import read_record, write_record
+from fleetwire.shim.records import read_bytes, read_record, write_record
 
 __all__ = [
     "Frame",
@@ -24,6 +24,7 @@ __all__ = [
     "is_locked",
     "piece_name",
     "pieces",
+    "read_bytes",
     "read_record",
     "take_lock",
     "write_record",

@@ -179,16 +179,13 @@ class SpoolWriter:
         return self._synced != self.length
 
     def close(self) -> None:
-        """Make everything durable, in this thread, and close.
-
-        The names of new pieces become durable with the record that follows, in the same folder.
-        """
+        """Make everything durable, in this thread, and close: the last record comes after it."""
         fds, self._unsynced = self._unsynced, []
         if self._fd >= 0:
             fds.append(self._fd)
             self._fd = -1
         self._sync_lock.acquire()  # a sync under way ends first
-        self._sync_and_release(fds, named=False)
+        self._sync_and_release(fds, named=self._named)
 
     def _sync_and_release(self, fds: list[int], named: bool) -> None:
         try:

@@ -6,6 +6,8 @@ one place where an error that nobody foresaw becomes a 500 with an id.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import traceback
 from collections.abc import Callable
 from typing import Final
@@ -22,6 +24,9 @@ from fleetwire.server.api.errors import BadHost, BodyTooLarge, UrlTooLong, probl
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 URL_BYTES: Final = limits.URL_BYTES
+# What is read of a body that nobody wants, so that the answer to it can be read.
+LINGER_BYTES: Final = 4 * limits.MIB
+LINGER_S: Final = 2.0
 
 SECURITY_HEADERS: Final = {
     "content-security-policy": (
@@ -59,7 +64,7 @@ class FrontDoor:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = _declared_length(scope)
         body = _Bounded(receive, is_complete=declared == 0)
-        answer = _Answer(send, body)
+        answer = _Answer(send, body, lingers=declared <= LINGER_BYTES)
         try:
             self._check(scope)
             if declared > limits.BODY_BYTES:
@@ -135,18 +140,34 @@ class _Bounded:
             self.is_complete = not message.get("more_body", False)
         return message
 
+    async def drain(self) -> None:
+        """Read on for a moment, and throw away: a client that is still sending when we close
+        finds a broken pipe in the place of the answer (RFC 9112, 9.6).
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.is_complete and self._count <= LINGER_BYTES:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        return
+                    self._count += len(message.get("body", b""))
+                    self.is_complete = not message.get("more_body", False)
+
 
 class _Answer:
     """Adds the security headers, and remembers whether an answer has begun."""
 
-    def __init__(self, send: Send, body: _Bounded) -> None:
+    def __init__(self, send: Send, body: _Bounded, *, lingers: bool) -> None:
         self._send = send
         self._body = body
+        self._lingers = lingers
         self.has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
+            if not self._body.is_complete and self._lingers:
+                await self._body.drain()
             headers = message["headers"]
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(_NO_STORE)

@@ -127,3 +127,11 @@ def test_unknown_options_and_values(words: str, told: str) -> None:
     with pytest.raises(UsageError) as failure:
         read(words)
     assert told in str(failure.value)
+
+
+def test_a_run_of_a_script_file_is_called_like_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "nightly.sh"
+    file.write_text("#!/bin/sh\nLC_ALL=C\ndf\n")
+    assert request_of(read(f"--on os --script {file}")).name == "nightly.sh"
+    assert request_of(read(f"--on os --name mine --script {file}")).name == "mine"
+    assert request_of(read("--on os -- df")).name is None

@@ -99,6 +99,13 @@ def call(values: argparse.Namespace) -> int:
         return watch(client, run, values, teller)
 
 
+def _name_of(script: str | None) -> str | None:
+    """A run of a script file is called like the file: many scripts begin with the same lines."""
+    name = os.path.basename(script or "-")
+    fits = name != "-" and name.isprintable() and len(name) <= limits.NAME_CHARS
+    return name if fits else None
+
+
 def request_of(values: argparse.Namespace) -> RunRequest:
     """Return the request that the flags describe, within its limits."""
     if (values.on is None) == (not values.node):
@@ -132,7 +139,7 @@ def request_of(values: argparse.Namespace) -> RunRequest:
         selector=values.on,
         nodes=tuple(values.node) or None,
         any=values.any,
-        name=values.name,
+        name=values.name or _name_of(values.script),
     )
     check_request(request)
     return request

@@ -193,7 +193,7 @@ def _why(values: argparse.Namespace) -> int:
             return 0
         why = client.why(values.run)
         run = client.run(why.run)
-    sys.stdout.write(f"Run {run.id} is {(run.outcome or run.state).replace('_', ' ')}.\n")
+    sys.stdout.write(f"Run {run.id}: {(run.outcome or run.state).replace('_', ' ')}.\n")
     lines_of: dict[int | None, list[str]] = {}
     nodes: dict[int | None, str] = {task.index: outcome.place(task) for task in run.tasks or ()}
     for line in why.lines:

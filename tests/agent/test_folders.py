@@ -104,6 +104,43 @@ def test_torn_epoch_counts(spool: Path) -> None:
     assert folders.load(str(spool)).begun == 3
 
 
+DAMAGED = (
+    b"",
+    b"{",
+    b"\xff",
+    b"[]",
+    b"{}",
+    b'{"epoch":"x","at":"y"}',
+    b'{"epoch":1e99}',
+    b"[" * 99_999,
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_record_never_raises_and_never_lets_it_start(spool: Path, content: bytes) -> None:
+    for name in ("started", "declined", "canceled", "stop"):
+        (spool / name).write_bytes(content)
+    folder = folders.load(str(spool))
+    assert (folder.started, folder.declined, folder.canceled) == (None, None, None)
+    assert (folder.begun, folder.barred, folder.stop, folder.ended) == (None, -1, -1, False)
+    assert folders.clear_tombstones(str(spool), 1)
+    for name in ("order", "epoch"):
+        (spool / name).write_bytes(content)
+    assert folders.load(str(spool)).begun == 0
+
+
+@pytest.mark.parametrize("name", ["exit", "lost"])
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_last_record_is_lost_and_stays_so(spool: Path, name: str, content: bytes) -> None:
+    write_record(str(spool), "epoch", {"epoch": 3})
+    (spool / name).write_bytes(content)
+    folder = folders.load(str(spool))
+    assert folder.ended
+    assert folder.lost is not None
+    assert f"`{name}` on the node is damaged" in folder.lost.reason
+    assert folders.load(str(spool)) == folder
+
+
 def test_bar(spool: Path) -> None:
     assert folders.bar(str(spool), 5, 1)
     assert folders.load(str(spool)).canceled_epoch == 5

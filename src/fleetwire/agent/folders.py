@@ -7,6 +7,7 @@ time in microseconds since 1970, given by the caller.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from fleetwire.agent.files import write_new
 from fleetwire.core import limits
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.ids import is_id
+from fleetwire.core.leases import EPOCH_MAX
 from fleetwire.shim.spool import (
     SpoolReader,
     is_locked,
@@ -30,6 +32,7 @@ from fleetwire.shim.spool import (
 
 # What a folder of small files takes on disk, roughly; the log's pieces are counted on top.
 FOLDER_BYTES: Final = 32 * 1024
+_log = logging.getLogger(__name__)
 _record: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _Kind = TypeVar("_Kind", Started, Exited, Lost, Declined, NeverStarted)
 # Who only looks at a lock holds it for an instant: that is no shim.
@@ -67,33 +70,39 @@ class Places:
 def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
     """Read a folder. `live` is looked up only where the record does not say that it ended, and
     `length` only where it does: walking a long log takes time.
+
+    A record that a bad disk has damaged never raises: a damaged `exit` or `lost` is `lost`, a
+    damaged `epoch` still counts as begun, any other counts as absent. One attempt's bad record
+    must not keep the agent from serving all others.
     """
     present = frozenset(os.listdir(path))
     attempt = os.path.basename(path)
     epoch = _read(path, "epoch", present)
     # Once it has begun nobody writes another order, and the epoch is that of the order.
-    order = epoch or _read(path, "order", present)
+    order = epoch if _epoch(epoch, -1) >= 0 else _read(path, "order", present)
     exited = _value(path, "exit", present, Exited)
     lost = _value(path, "lost", present, Lost)
+    if exited is None and lost is None:
+        lost = _damaged(path, present)
     declined = _read(path, "declined", present)
     canceled = _read(path, "canceled", present)
     stop = _read(path, "stop", present)
     ended = exited is not None or lost is not None
-    ordered = _epoch(order)
+    ordered = None if order is None else _epoch(order, None)
     return Folder(
         attempt=attempt,
         live=not ended and is_locked(path),
         ordered=ordered,
         # `epoch` torn by a power loss still counts: it may have started (architecture 5.2).
-        begun=None if epoch is None else epoch.get("epoch", ordered or 0),
+        begun=None if epoch is None else _epoch(epoch, ordered or 0),
         started=_value(path, "started", present, Started),
         exited=exited,
         lost=lost,
-        declined_epoch=-1 if declined is None else declined.get("epoch", -1),
+        declined_epoch=_epoch(declined, -1),
         declined=None if declined is None else _convert(declined, Declined),
-        canceled_epoch=-1 if canceled is None else canceled.get("epoch", -1),
+        canceled_epoch=_epoch(canceled, -1),
         canceled=None if canceled is None else _convert(canceled, NeverStarted),
-        stop=-1 if stop is None else stop.get("epoch", -1),
+        stop=_epoch(stop, -1),
         sealed="sealed" in present,
         length=_length(path, reader) if ended and _has_log(present) else 0,
     )
@@ -135,7 +144,7 @@ def clear_tombstones(path: str, epoch: int) -> bool:
             return False
         for name in _TOMBSTONES:
             record = read_record(path, name)
-            if record is not None and record.get("epoch", -1) < epoch:
+            if record is not None and _epoch(record, -1) < epoch:
                 os.unlink(os.path.join(path, name))
         return True
     finally:
@@ -206,12 +215,26 @@ def _read(path: str, name: str, present: frozenset[str]) -> dict[str, Any] | Non
         return None
     try:
         return _record(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return {}  # as `read_record` says it
 
 
-def _epoch(record: dict[str, Any] | None) -> int | None:
-    return None if record is None else record.get("epoch")
+_Missing = TypeVar("_Missing", int, None)
+
+
+def _epoch(record: dict[str, Any] | None, missing: _Missing) -> int | _Missing:
+    """Return the epoch a record names, `missing` where it names none that could be one."""
+    epoch = None if record is None else record.get("epoch")
+    return epoch if type(epoch) is int and 0 <= epoch <= EPOCH_MAX else missing
+
+
+def _damaged(path: str, present: frozenset[str]) -> Lost | None:
+    """Return what is left to say of an attempt whose last record cannot be read."""
+    for name in ("exit", "lost"):
+        if name in present:
+            at = os.stat(os.path.join(path, name)).st_mtime_ns // 1000
+            return Lost(at, f"its record `{name}` on the node is damaged")
+    return None
 
 
 def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> _Kind | None:
@@ -219,10 +242,14 @@ def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> 
     return None if record is None else _convert(record, kind)
 
 
-def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind:
+def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind | None:
     # Records carry no tag, their name is the file's; `duration_s` is how they spell `duration`.
     known = {
         key: value[: limits.REASON_CHARS] if isinstance(value, str) else value
         for key, value in record.items()
     }
-    return msgspec.convert({**known, "duration": record.get("duration_s")}, kind)
+    try:
+        return msgspec.convert({**known, "duration": record.get("duration_s")}, kind)
+    except msgspec.ValidationError as error:
+        _log.error("a record (%s) cannot be read, so it does not count: %s", kind.__name__, error)
+        return None

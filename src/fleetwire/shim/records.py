@@ -189,6 +189,6 @@ def _encode(value: dict[str, Any]) -> bytes:
 def _decode(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -556,6 +557,28 @@ def test_one_agent_per_state_directory(play: Play) -> None:
         assert await asyncio.to_thread(lab.agent.wait, 10) == 1
         assert "Another agent is using the state directory" in lab.stderr()
         lab.agents.pop()
+
+    play(scenario)
+
+
+def test_a_folder_deleted_under_a_task_ends_the_task_and_nothing_else(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        pid_file = lab.root / "pid"
+        robbed = lab.server.want(lab.node, Script(f"echo $$ > {pid_file}; sleep 600"))
+        await lab.server.wait(lambda: robbed.story)
+        await lab.eventually(lambda: pid_file.exists() and pid_file.read_text().strip())
+        shutil.rmtree(lab.spool(robbed.id))
+        await lab.server.wait(lambda: isinstance(robbed.story[-1][1], Lost))
+        ((_, started), (epoch, lost)) = robbed.story
+        assert isinstance(started, Started)
+        assert isinstance(lost, Lost)
+        assert epoch == robbed.epoch
+        assert "folder was deleted" in lost.reason
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid_file.read_text()), 0)
+        other = lab.server.want(lab.node, Script("exit 5"))
+        await lab.server.wait(lambda: other.sealed)
 
     play(scenario)
 

@@ -410,6 +410,9 @@ class Roster:
         try:
             folder = folders.load(entry.path, reader=entry.reader)
         except FileNotFoundError:
+            if entry.folder.busy and not entry.asked:
+                self._shims.bury(entry)  # somebody deleted it, and a task may live on
+                return
             folder = Folder(attempt=entry.attempt)
         if entry.asked and not folder.ended and not folder.live and folder.barred < 0:
             folder = Folder(
@@ -461,6 +464,9 @@ class Roster:
         for attempt in list(self._busy):
             entry = self._entries[attempt]
             if entry.asked:
+                continue
+            if not os.path.isdir(entry.path):
+                self._look(entry)
                 continue
             if is_locked(entry.path):
                 entry.unlocked = 0

@@ -82,8 +82,13 @@ class Shims:
             self.stop(entry)  # the wish may have become more urgent while it was being told
 
     async def _bury(self, entry: Entry) -> None:
+        folder = entry.folder
+        epoch = folder.begun if folder.begun is not None else folder.ordered or 0
         try:
-            reason = await asyncio.to_thread(bury, entry.path)
+            reason = await asyncio.to_thread(bury, entry.path, epoch=epoch)
+        except OSError as error:  # a full disk, or no folder any more: the sweep asks again
+            _log.error("%s cannot be buried: %s", entry.attempt, error)
+            reason = None
         finally:
             entry.telling = False
         if reason is not None:

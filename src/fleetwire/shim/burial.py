@@ -14,12 +14,14 @@ from fleetwire.shim import tree
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.records import (
     LAST_RECORDS,
+    create_record_at,
     finish_last_record_at,
     read_record,
     write_record_at,
 )
 
 SHIM_DIED, START_UNKNOWN, REBOOTED = "shim died", "start unknown", "node rebooted"
+SPOOL_GONE = "spool gone: the attempt's folder was deleted on the node"
 _PAUSE_S = 0.002
 
 
@@ -56,18 +58,27 @@ def close_grave(directory: int, reason: str) -> None:
     write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})
 
 
-def bury(folder: str) -> str | None:
+def bury(folder: str, *, epoch: int = 0) -> str | None:
     """End what is left of an attempt whose shim and spawner are gone, and write `lost`.
 
     Returns the reason written; None when there was nothing to do: a shim lives, the attempt never
     began, or it has its last record. Blocks until nothing of the attempt lives. Calling it again,
     or from two processes, is harmless.
+
+    A folder that was deleted under a living shim can hold no record and no `control` any more, so
+    nobody could ever stop the task or learn its end: the folder is made anew, with an `epoch` that
+    names `epoch`, and the task is ended.
     """
+    gone = not os.path.isdir(folder)
+    if gone:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     directory = take_lock(folder)
     if directory is None:
         return None
     try:
-        reason = judge(directory, folder)
+        if gone:
+            create_record_at(directory, "epoch", {"epoch": epoch})
+        reason = SPOOL_GONE if gone else judge(directory, folder)
         if reason is None:
             return None
         while reason != REBOOTED and (living := left_alive(folder)):

@@ -100,10 +100,59 @@ def test_a_wrong_message_is_refused(text: str) -> None:
 def test_a_nodes_reason_has_at_most_1024_characters() -> None:
     for size, good in ((limits.REASON_CHARS, True), (limits.REASON_CHARS + 1, False)):
         lost = '{"h":"lost","at":1,"reason":"' + "x" * size + '"}'
-        frame = '{"t":"observed","revision":0,"attempts":[{"attempt":"a","epoch":1,"happenings":['
-        frame += lost + "]}]}"
+        frame = '{"t":"observed","revision":0,"attempts":[{"attempt":"'
+        frame += ATTEMPT + '","epoch":1,"happenings":[' + lost + "]}]}"
         with contextlib.nullcontext() if good else pytest.raises(BadFrame, match="1024"):
             codec.decode_from_agent(frame)
+
+
+EXIT = (
+    '{"h":"exited","at":1,"cause":"exited","exit_code":0,"signal":null,"started_at":1,'
+    '"duration":1.0,"length":0,"sha256":""}'
+)
+
+
+def observed(observation: str = "", *, attempt: str = ATTEMPT, epoch: int = 1) -> str:
+    return (
+        f'{{"t":"observed","revision":0,"attempts":[{{"attempt":"{attempt}","epoch":{epoch},'
+        f'"happenings":[{observation}]}}]}}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        observed(EXIT, epoch=2**63),
+        observed(EXIT, epoch=-1),
+        observed(EXIT, attempt="x"),
+        observed(EXIT, attempt="x" * 37),
+        *(
+            observed(EXIT.replace(was, now))
+            for was, now in (
+                ('"at":1,', f'"at":{2**63},'),
+                ('"at":1,', '"at":-1,'),
+                ('"exit_code":0', f'"exit_code":{2**32}'),
+                ('"signal":null', '"signal":0'),
+                ('"duration":1.0', '"duration":-1.0'),
+                ('"duration":1.0', '"duration":1e300'),
+                ('"length":0', '"length":-1'),
+                ('"length":0', f'"length":{2**63}'),
+            )
+        ),
+    ],
+)
+def test_a_number_that_no_row_can_hold_is_refused(text: str) -> None:
+    codec.decode_from_agent(observed(EXIT))
+    with pytest.raises(BadFrame, match="agent's frame"):
+        codec.decode_from_agent(text)
+
+
+@pytest.mark.limit("happenings_per_observation")
+def test_an_observation_has_at_most_sixteen_happenings() -> None:
+    started = ['{"h":"started","at":1}'] * limits.HAPPENINGS_PER_OBSERVATION
+    codec.decode_from_agent(observed(",".join(started)))
+    with pytest.raises(BadFrame, match="16"):
+        codec.decode_from_agent(observed(",".join([*started, started[0]])))
 
 
 def test_a_message_that_was_not_split_is_a_fault_of_ours() -> None:

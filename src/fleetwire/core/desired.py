@@ -6,13 +6,14 @@ shape. Absence means nothing: an attempt that is not mentioned runs on and keeps
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from fleetwire.core import limits
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
-from fleetwire.core.happenings import Happening
+from fleetwire.core.happenings import Count, Happening
 from fleetwire.core.specs import Spec
 
 NodeWish: TypeAlias = Literal["run", "stop", "forget"]
@@ -58,10 +59,12 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
     that it knows the server has it all.
     """
 
-    attempt: str
-    epoch: int
-    happenings: tuple[Happening, ...] = ()
-    length: int = 0
+    attempt: Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
+    epoch: Count
+    happenings: Annotated[
+        tuple[Happening, ...], msgspec.Meta(max_length=limits.HAPPENINGS_PER_OBSERVATION)
+    ] = ()
+    length: Count = 0
 
 
 class Observed(msgspec.Struct, frozen=True):

@@ -14,13 +14,19 @@ from fleetwire.core import limits
 
 Reason: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.REASON_CHARS)]
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+# Ranges that hold whatever a node really has to say and fit a column of 64 bits.
+Moment: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+ExitCode: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1)]
+Signal: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=255)]
 Cause: TypeAlias = Literal["exited", "deadline", "stopped", "quota"]
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", tag_field="h"):
     """The task's first process was exec'ed."""
 
-    at: int
+    at: Moment
 
 
 class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defaults=True):
@@ -29,29 +35,29 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defa
     Exactly one of `exit_code` and `signal` is set. `length` and `sha256` are the log's.
     """
 
-    at: int
+    at: Moment
     cause: Cause
-    exit_code: int | None
-    signal: int | None
-    started_at: int
-    duration: float
-    length: int
+    exit_code: ExitCode | None
+    signal: Signal | None
+    started_at: Moment
+    duration: Seconds
+    length: Count
     sha256: Sha256
-    leftovers: int = 0
+    leftovers: Count = 0
     error: Reason | None = None
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost", tag_field="h"):
     """The node cannot say how the attempt ended, and says why it cannot."""
 
-    at: int
+    at: Moment
     reason: Reason
 
 
 class Declined(msgspec.Struct, frozen=True, tag="declined", tag_field="h"):
     """The node durably refuses to start it. `final`: no other try can help."""
 
-    at: int
+    at: Moment
     reason: Reason
     final: bool
 
@@ -59,7 +65,7 @@ class Declined(msgspec.Struct, frozen=True, tag="declined", tag_field="h"):
 class NeverStarted(msgspec.Struct, frozen=True, tag="never_started", tag_field="h"):
     """A stop came before the start; it will not start any more."""
 
-    at: int
+    at: Moment
 
 
 Happening: TypeAlias = Started | Exited | Lost | Declined | NeverStarted

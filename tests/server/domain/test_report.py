@@ -112,7 +112,7 @@ async def test_an_exit_waits_for_its_log_and_the_store_decides(serve: Serve) -> 
         said = NodeReport(
             node=identity.node,
             link_epoch=link,
-            observed=(Observation(attempt, epoch, (exited(5, sha256),)),),
+            observed=(Observation(attempt, epoch, (exited(5, sha256),), 5),),
             logs={attempt: Stored(3, None)},
         )
         (answer,) = await report(one, said)
@@ -128,6 +128,49 @@ async def test_an_exit_waits_for_its_log_and_the_store_decides(serve: Serve) -> 
         await one.database.write(partial(attempts.settle, measured={attempt: Stored(4, None)}))
         assert not (await one.run(run_id)).sealed
         await one.database.write(partial(attempts.settle, measured={attempt: Stored(5, sha256)}))
+        assert (await one.run(run_id)).sealed
+
+
+async def test_a_log_whose_spool_is_damaged_ends_as_missing(serve: Serve) -> None:
+    """The exit says five bytes, the spool can give three: nobody waits for the other two."""
+    async with serve(loops=False) as one:
+        identity = await one.identity("a")
+        link = await greet(one, identity)
+        run_id, attempt, epoch = await started(one, identity, link)
+        whole = hashlib.sha256(b"hello").hexdigest()
+        said = NodeReport(
+            node=identity.node,
+            link_epoch=link,
+            observed=(Observation(attempt, epoch, (Started(1), exited(5, whole)), 3),),
+            logs={attempt: Stored(1, None)},
+        )
+        (answer,) = await report(one, said)
+        assert answer.awaiting == {attempt: 3}
+        assert not (await one.run(run_id)).sealed
+        part = Stored(3, hashlib.sha256(b"hel").hexdigest())
+        await one.database.write(partial(attempts.settle, measured={attempt: part}))
+        run = await one.run(run_id)
+        assert (run.sealed, run.outcome) == (True, "succeeded")
+        assert "missing from byte 3 to byte 5" in "; ".join(await one.story(run_id))
+        (answer,) = await report(one, said)
+        assert answer.sealed == (attempt,)
+
+
+async def test_a_damaged_spool_takes_nothing_from_a_log_that_is_stored(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        identity = await one.identity("a")
+        link = await greet(one, identity)
+        run_id, attempt, epoch = await started(one, identity, link)
+        whole = hashlib.sha256(b"hello").hexdigest()
+        said = NodeReport(
+            node=identity.node,
+            link_epoch=link,
+            observed=(Observation(attempt, epoch, (Started(1), exited(5, whole)), 0),),
+            logs={attempt: Stored(5, None)},
+        )
+        await report(one, said)
+        await one.database.write(partial(attempts.settle, measured={attempt: Stored(5, whole)}))
+        assert "missing" not in "; ".join(await one.story(run_id))
         assert (await one.run(run_id)).sealed
 
 

@@ -149,6 +149,8 @@ class _Taking:
             )
             if isinstance(happening, Lost) and row.log_state == "open":
                 row = self.changes.alter(row.id, log_length=observation.length)
+            elif isinstance(happening, Exited) and row.log_state == "open":
+                row = self._expect_no_more(row, observation.length)
         if row.attempt.state == "pending":
             # Declined: the order is void, and so is what the node keeps of it.
             self._back_off(row)
@@ -161,6 +163,17 @@ class _Taking:
                 row = self.changes.alter(row.id, log_state="open", log_length=late.length)
                 self._reopened.append((row.id, row.segment))
             self._settle(row)
+
+    def _expect_no_more(self, row: AttemptRow, readable: int) -> AttemptRow:
+        """A spool that was damaged gives less than its `exit` promises: what cannot be read there
+        will never come, and a run must not wait for it.
+        """
+        exited = row.attempt.exit
+        stored = self.report.logs.get(row.id)
+        there = max(readable, 0 if stored is None else stored.length)
+        if exited is None or there >= exited.length:
+            return row
+        return self.changes.alter(row.id, log_length=there)
 
     def _back_off(self, row: AttemptRow) -> None:
         """Do not ask again at once: each time twice as late, up to a minute."""
@@ -262,12 +275,27 @@ def fits(promised: int | None, said: str | None, stored: Stored) -> bool:
     return stored.length == promised and (said is None or stored.sha256 == said)
 
 
+def is_cut(promised: int | None, exited: Exited | None) -> bool:
+    """Say whether the node can give less of the log than its exit says there was."""
+    return exited is not None and promised is not None and promised < exited.length
+
+
 def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
     said = hash_said(row.attempt.exit, row.attempt.late_exit)
     promised = row.log_length
     length, sha256 = stored
     if sha256 is not None and fits(promised, said, stored):
         changes.settle(row.id, "sealed", length, sha256)
+    elif (cut := row.attempt.exit) and is_cut(promised, cut):
+        if fits(cut.length, said, stored):
+            changes.settle(row.id, "sealed", length, sha256)
+        elif promised is not None and length >= promised:
+            changes.settle(row.id, "missing", length, sha256)
+            changes.tell(
+                row,
+                f"the log is missing from byte {length} to byte {cut.length}: "
+                "the node's spool is damaged there",
+            )
     elif row.log_state == "gone" and (promised is None or length < promised):
         changes.settle(row.id, "missing", length, sha256)
         until = "its end" if promised is None else f"byte {promised}"

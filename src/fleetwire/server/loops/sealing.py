@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from fleetwire.server.domain import attempts
-from fleetwire.server.domain.attempts import Stored, fits, hash_said
+from fleetwire.server.domain.attempts import Stored, fits, hash_said, is_cut
 from fleetwire.server.logs.base import LogGone, LogStore
 from fleetwire.server.store.attempts import Progress
 from fleetwire.server.store.engine import Database
@@ -65,7 +65,8 @@ class SealingLoop:
         try:
             stored = Stored(*await self._logs.digest(one.segment, one.id))
             said = hash_said(one.exit, one.late_exit)
-            if one.log_state == "open" and said and not fits(one.log_length, said, stored):
+            whole = fits(one.log_length, said, stored) or is_cut(one.log_length, one.exit)
+            if one.log_state == "open" and said and not whole:
                 await self._logs.reset(one.segment, one.id)
         except LogGone:
             return Stored(0, None)

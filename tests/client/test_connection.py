@@ -177,3 +177,29 @@ def test_any_body_of_an_error_is_survived(body: bytes) -> None:
         problem = problem_from(502, kind, body)
         assert isinstance(problem, ServerFault)
         assert "502" in problem.detail
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "ftp://h", "", "http://"])
+def test_what_is_no_url_is_said(url: str) -> None:
+    with pytest.raises(ClientError, match="is not the URL of a server"):
+        Client(url)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "secret\r\nX: y", "sécret"])
+def test_a_token_that_no_header_can_carry_is_said(token: str) -> None:
+    with pytest.raises(ClientError, match="characters that no token has"):
+        Client("http://127.0.0.1:1", token)
+
+
+@pytest.mark.parametrize("typed", ["../me", "\x1b[31m\u202e", "a b\r\nX: y", "\udcff", "?a=b#c"])
+def test_what_a_person_typed_stays_one_segment(
+    server: ScriptedServer, reply: Reply, typed: str
+) -> None:
+    server.answers += [reply(b"{}")]
+    with Client(server.url, "secret") as client:
+        client.get_raw("runs", typed, "why")
+    segments = server.asked[0].path.split("/")
+    assert (segments[:4], segments[5:]) == (["", "api", "v1", "runs"], ["why"])
+    assert segments[4].isascii()
+    assert segments[4].isprintable()
+    assert "?" not in segments[4]

@@ -138,7 +138,7 @@ def _configure_whoami(parser: Parser) -> None:
 def _whoami(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            write_json(client.get_raw("/me"))
+            write_json(client.get_raw("me"))
             return 0
         user = client.me()
         facts((("user", user.name), ("role", user.role), ("server", client.url)))

@@ -24,7 +24,7 @@ def _configure_list(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("/nodes", {"limit": 500})
+            body = client.get_raw("nodes", query={"limit": 500})
             write_json(body) if values.output == "json" else write_items(body)
             return 0
         rows = [
@@ -57,7 +57,7 @@ def _show(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
             node = client.node(values.node)
-            write_json(client.get_raw(f"/nodes/{node.id}"))
+            write_json(client.get_raw("nodes", node.id))
             return 0
         show_node(client.node(values.node))
     return 0

@@ -205,7 +205,7 @@ def _end(client: Client, run: Run, watched: Watch, values: argparse.Namespace) -
         # The stream has told all before its end; what it has not, the record has.
         ended = client.run(run.id).tasks or []
     if values.output == "json":
-        write_json(client.get_raw(f"/runs/{run.id}"))
+        write_json(client.get_raw("runs", run.id))
     elif values.output == "text":
         if values.group:
             show_groups(client, ended, raw=values.raw)

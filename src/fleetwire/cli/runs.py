@@ -38,7 +38,7 @@ def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         page = min(values.limit, 500)
         if values.output != "text":
-            body = client.get_raw("/runs", {"state": values.state, "limit": page})
+            body = client.get_raw("runs", query={"state": values.state, "limit": page})
             write_json(body) if values.output == "json" else write_items(body)
             return 0
         rows = []
@@ -94,7 +94,7 @@ def _configure_show(parser: Parser) -> None:
 
 def _show(values: argparse.Namespace) -> int:
     with connect() as client:
-        body = client.get_raw(f"/runs/{values.run}")
+        body = client.get_raw("runs", values.run)
     if values.output != "text":
         write_json(body)
         return 0
@@ -172,7 +172,7 @@ def _stop(values: argparse.Namespace) -> int:
 
 def _report_stop(client: Client, run: Run, values: argparse.Namespace) -> None:
     if values.output != "text":
-        write_json(client.get_raw(f"/runs/{run.id}"))
+        write_json(client.get_raw("runs", run.id))
     elif run.state == "ended":
         sys.stdout.write(f"Run {short(run.id)} has ended: {run.outcome}.\n")
     else:
@@ -189,7 +189,7 @@ def _configure_why(parser: Parser) -> None:
 def _why(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            write_json(client.get_raw(f"/runs/{values.run}/why"))
+            write_json(client.get_raw("runs", values.run, "why"))
             return 0
         why = client.why(values.run)
         run = client.run(why.run)

@@ -21,8 +21,8 @@ def _configure_list(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            path = "/enrolment-tokens" if values.enrolment else "/tokens"
-            body = client.get_raw(path, {"limit": 500})
+            path = "enrolment-tokens" if values.enrolment else "tokens"
+            body = client.get_raw(path, query={"limit": 500})
             write_json(body) if values.output == "json" else write_items(body)
         elif values.enrolment:
             table(

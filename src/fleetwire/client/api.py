@@ -288,9 +288,12 @@ class Client:
 
     # ------------------------------------------------------------------------------ raw JSON
 
-    def get_raw(self, path: str, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body of `GET /api/v1{path}` as it came: for programs that pass it on."""
-        return self.connection.request("GET", f"{BASE}{path}", query=query).body
+    def get_raw(self, *path: str, query: Mapping[str, object] | None = None) -> bytes:
+        """Return the body of `GET /api/v1/...` as it came: for programs that pass it on. `path`
+        is given segment by segment, for a person may have typed one of them.
+        """
+        target = "/".join([BASE, *map(_segment, path)])
+        return self.connection.request("GET", target, query=query).body
 
     def _get(self, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
         return _read(self.connection.request("GET", path, query=query), kind)
@@ -331,4 +334,4 @@ def _read(answer: Answer, kind: type[T]) -> T:
 
 
 def _segment(text: str) -> str:
-    return quote(text, safe="")
+    return quote(text, safe="", errors="replace")  # what is no text names nothing

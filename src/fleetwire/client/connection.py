@@ -12,6 +12,7 @@ run's latency (targets). Proxies of the environment are not used: this is a dire
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from fleetwire.client.errors import (
 
 ANSWER_BYTES: Final = 64 * 1024 * 1024
 REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE", "PUT"})
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+"""What a header can carry whole: a token with a line break would be another header (or none)."""
 AWAY: Final = frozenset({502, 503, 504})
 """Statuses that say: not now (a server that is starting or leaving, or a proxy without one)."""
 
@@ -65,16 +68,22 @@ class Connection:
         patience: float = 30.0,
         notify: Callable[[str], None] | None = None,
     ) -> None:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ClientError(
                 f"{url!r} is not the URL of a server.",
                 hint="It looks like http://127.0.0.1:8080.",
                 field="url",
+            )
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ClientError(
+                "The API token has characters that no token has.",
+                hint="Copy it again, without line breaks, or make one: fleetwire tokens create.",
+                field="token",
             )
         self.url = url.rstrip("/")
         self.origin = f"{parts.scheme}://{parts.netloc}"

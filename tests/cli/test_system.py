@@ -284,3 +284,26 @@ def lives(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("words", [("nodes",), ("run", "--node", "local-1", "--", "true")])
+def test_a_closed_stream_is_no_fault(system: System, words: tuple[str, ...], number: int) -> None:
+    quoted = " ".join([sys.executable, "-m", "fleetwire.cli", *words])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{quoted} {number}>&-"],
+        env=system.environ, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("nodes",), ("--help",), ("runs", "--output", "json")])
+def test_a_full_disk_behind_stdout_is_said(system: System, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleetwire.cli", *words],
+            env=system.environ, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"fleetwire: Nothing more can be written: No space left")
+    assert b"fault of Fleetwire" not in done.stderr

@@ -6,6 +6,7 @@ unexpected one is a short line and the file that holds the details.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -32,8 +33,11 @@ class Leaf(NamedTuple):
 def run(words: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Streams are those of `sys`."""
     words = list(sys.argv[1:] if words is None else words)
+    _open_closed_streams()
     try:
-        return _call(words)
+        code = _call(words)
+        sys.stdout.flush()  # here, where it can be explained, and not when Python leaves
+        return code
     except FleetwireError as error:
         _explain(error)
         return exit_code_of(error)
@@ -43,13 +47,42 @@ def run(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`): not an error of ours. Python would
         # complain again when it flushes at exit, so that stdout goes nowhere from here on.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
+        _write_nowhere()
+        return FAILED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return _fault(error)
+        _write_nowhere()
+        _say(f"fleetwire: Nothing more can be written: {os.strerror(error.errno)}.")
+        _say("Free some space, or send the output elsewhere.")
         return FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: details go to a file
-        _say(f"fleetwire: {type(error).__name__}: {error}")
-        _say(f"This is a fault of Fleetwire. The details are in {_keep_details()}.")
-        return FAILED
+        return _fault(error)
+
+
+def _fault(error: Exception) -> int:
+    _say(f"fleetwire: {type(error).__name__}: {error}")
+    _say(f"This is a fault of Fleetwire. The details are in {_keep_details()}.")
+    return FAILED
+
+
+def _write_nowhere() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that was closed for us (`>&-`) to /dev/null. Python leaves it None, and the
+    next file that is opened would take its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def leaf_of(command: Command) -> Leaf:

@@ -162,3 +162,12 @@ def test_a_run_name_has_at_most_128_characters() -> None:
     check_request(RunRequest(TRUE, selector="a", name="n" * limits.NAME_CHARS))
     with pytest.raises(BadSpec):
         check_request(RunRequest(TRUE, selector="a", name="n" * (limits.NAME_CHARS + 1)))
+
+
+def test_names_and_selectors_are_text() -> None:
+    for wrong in (
+        RunRequest(Script("true"), selector="a=\udcff"),
+        RunRequest(Script("true"), nodes=("a", "\udcff")),
+    ):
+        with pytest.raises(BadSpec, match="is not valid Unicode"):
+            check_request(wrong)

@@ -138,6 +138,10 @@ def check_request(request: RunRequest) -> None:
         if not request.nodes:
             raise BadSpec("The list of nodes is empty.", hint="Name a node.", field="nodes")
         _count("nodes", len(request.nodes), limits.NODES_PER_RUN)
+        for number, node in enumerate(request.nodes):
+            _size(f"nodes[{number}]", node, limits.CONTROL_FRAME_BYTES)
+    if request.selector is not None:
+        _size("selector", request.selector, limits.CONTROL_FRAME_BYTES)
     if request.any is not None and not 1 <= request.any <= limits.NODES_PER_RUN:
         raise BadSpec(
             f"any is {request.any}.", hint=f"Use 1 to {limits.NODES_PER_RUN}.", field="any"

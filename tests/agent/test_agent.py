@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Coroutine
@@ -372,6 +374,58 @@ def test_stop_while_the_agent_is_away(play: Play) -> None:
         await lab.server.wait(lambda: attempt.sealed)
         assert attempt.exit is not None
         assert attempt.exit.cause == "stopped"
+
+    play(scenario)
+
+
+def test_a_stop_right_behind_its_order_ends_nothing_but_the_start(play: Play) -> None:
+    """Both are read at once: the start is decided, and not yet prepared, when the stop comes."""
+
+    async def scenario(lab: Lab) -> None:
+        await lab.up("--max-concurrent", "50")
+        os.kill(lab.agent.pid, signal.SIGSTOP)
+        attempts = [lab.server.want(lab.node, counting(lab)) for _ in range(20)]
+        for attempt in attempts:
+            attempt.order = None  # a stop comes without one
+            lab.server.stop_attempt(attempt, grace=0)
+        turns = itertools.count()
+        await lab.eventually(lambda: next(turns) > 3)  # by then the server has written it all
+        os.kill(lab.agent.pid, signal.SIGCONT)
+        await lab.server.wait(lambda: all(attempt.final for attempt in attempts))
+        assert lab.agent.poll() is None
+        never = {attempt.id for attempt in attempts if attempt.happened(NeverStarted)}
+        assert never.isdisjoint(starts(lab))
+
+    play(scenario)
+
+
+def test_an_agent_that_can_write_nothing_lives_and_goes_on_when_it_can(play: Play) -> None:
+    """As on a full disk: refusals, stops and a drain wait until they can be made durable (P16)."""
+
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        before = lab.server.want(lab.node, Script("true"))
+        await lab.server.wait(lambda: before.sealed)
+        nothing, unlimited = (0, resource.RLIM_INFINITY), resource.RLIM_INFINITY
+        resource.prlimit(lab.agent.pid, resource.RLIMIT_FSIZE, nothing)
+        refused = lab.server.want(lab.node, counting(lab))
+        barred = lab.server.want(lab.node, counting(lab))
+        lab.server.stop_attempt(barred)
+        revision = lab.server.set_admin(lab.node, "draining")
+        # Not even its log can be written: that it has seen all this and lives, a new link says.
+        await lab.server.drop(lab.node)
+        await lab.connected(links=2)
+        lab.server.stop_attempt(refused)
+        await lab.server.drop(lab.node)
+        await lab.connected(links=3)
+        assert lab.agent.poll() is None
+        assert refused.story == barred.story == []
+        assert lab.node.confirmed < revision
+        resource.prlimit(lab.agent.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        await lab.server.wait(
+            lambda: refused.happened(NeverStarted) and barred.happened(NeverStarted)
+        )
+        assert starts(lab) == []
 
     play(scenario)
 

@@ -61,7 +61,7 @@ def configure(  # each argument is a setting of AgentConfig
 ) -> None:
     """Send the log of this process to `folder`/agent.log and to stderr."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    rotating = RotatingFileHandler(
+    rotating = _File(
         os.path.join(folder, "agent.log"),
         maxBytes=max_bytes,
         backupCount=max_files,
@@ -83,6 +83,14 @@ def configure(  # each argument is a setting of AgentConfig
     # The library's frame-by-frame log is of use to its own authors only.
     logging.getLogger("websockets").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class _File(RotatingFileHandler):
+    """A full disk takes no log; stderr has had the line, and needs no traceback for it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def _compress(source: str, destination: str) -> None:

@@ -82,6 +82,8 @@ class Roster:
         self._entries: dict[str, Entry] = {}
         self._busy: set[str] = set()
         self._written: dict[str, bool] = {}
+        # What could not be written, for want of disk: each sweep decides anew.
+        self._put_off: set[str] = set()
         self._settled_at = 0.0
         self._unprepared: list[Entry] = []
         self._preparing = False
@@ -261,9 +263,13 @@ class Roster:
                 wanted.attempt, self._places.spool(wanted.attempt)
             )
         if isinstance(action, Start):
-            self._take_place(entry, wanted)
-            starts.append(entry)
-            return
+            try:
+                self._take_place(entry, wanted)
+            except OSError as error:
+                action = Decline(f"the node cannot write: {error.strerror}", final=False)
+            else:
+                starts.append(entry)
+                return
         self._do(entry, wanted, action)
 
     def _do(self, entry: Entry, wanted: Wanted, action: Action) -> None:
@@ -271,7 +277,11 @@ class Roster:
             case Decline(reason=reason, final=final):
                 self._decline(entry, wanted.epoch, reason, final=final)
             case Bar():
-                folders.bar(entry.path, wanted.epoch, self._wall())
+                try:
+                    folders.bar(entry.path, wanted.epoch, self._wall())
+                except OSError as error:
+                    self._put_it_off(entry, f"the stop of {entry.attempt}", error)
+                    return
                 self._look(entry)
                 if entry.folder.busy:  # a shim was faster: it has begun, or will find `stop`
                     entry.wanted = wanted
@@ -337,6 +347,7 @@ class Roster:
             for entry in starts:
                 self._not_prepared(entry, Decline(str(error), final=False))
             return
+        starts = [entry for entry in starts if self._still_starts(entry)]
         for entry in starts:
             entry.quota = quota
         orders = [entry.wanted for entry in starts if entry.wanted is not None]
@@ -349,6 +360,16 @@ class Roster:
             else:
                 self._not_prepared(entry, outcome)
         self._spawner.start(ready)
+
+    def _still_starts(self, entry: Entry) -> bool:
+        """Whether a start is still wanted when its turn has come: a stop may have come first."""
+        wanted = entry.wanted
+        if wanted is not None and wanted.wish == "run" and wanted.order is not None:
+            return True
+        entry.asked = False
+        self._put(entry, Folder(attempt=entry.attempt, ordered=entry.folder.ordered))
+        self._again(entry)
+        return False
 
     def _not_prepared(self, entry: Entry, why: Literal["begun"] | Decline) -> None:
         entry.asked = False
@@ -383,14 +404,23 @@ class Roster:
 
     def _decline(self, entry: Entry, epoch: int, reason: str, *, final: bool) -> None:
         reason = reason[: limits.REASON_CHARS]
-        _log.info("declined %s: %s", entry.attempt, reason)
         try:
             folders.decline(entry.path, epoch, reason, final=final, at=self._wall())
         except OSError as error:
-            # Not durable, so not reported: the server offers it again when it asks again.
-            _log.error("the refusal of %s cannot be written: %s", entry.attempt, error)
+            # Not durable, so not reported; and no shim was asked for, so it takes no place.
+            off = entry.attempt in self._put_off
+            self._put(entry, Folder(attempt=entry.attempt, ordered=epoch))
+            self._put_it_off(entry, f"the refusal of {entry.attempt} ({reason})", error, again=off)
             return
+        _log.info("declined %s: %s", entry.attempt, reason)
         self._look(entry)
+
+    def _put_it_off(self, entry: Entry, what: str, error: OSError, *, again: bool = False) -> None:
+        """The disk is full, most likely: said once, tried again by each sweep (P16)."""
+        if not again and entry.attempt not in self._put_off:
+            _log.error("%s cannot be written: %s; it is tried again", what, error.strerror)
+        self._put_off.add(entry.attempt)
+        self._sweep_later()
 
     def _reopen(self, attempt: str) -> Entry | None:
         """A server that was restored asks for what it once had: it may have it again."""
@@ -423,6 +453,7 @@ class Roster:
     def _put(self, entry: Entry, folder: Folder) -> None:
         before, entry.folder = entry.folder, folder
         attempt = entry.attempt
+        self._put_off.discard(attempt)
         if folder.busy:
             if attempt not in self._busy:
                 self._busy.add(attempt)
@@ -444,6 +475,7 @@ class Roster:
 
     def _drop(self, entry: Entry) -> None:
         self._entries.pop(entry.attempt, None)
+        self._put_off.discard(entry.attempt)
         self._busy.discard(entry.attempt)
         self.readable.pop(entry.attempt, None)
         self.unreported.pop(entry.attempt, None)
@@ -482,6 +514,8 @@ class Roster:
                 self._again(entry)
             elif entry.unlocked >= _PATIENCE:
                 self._shims.bury(entry)
+        for attempt in sorted(self._put_off):
+            self._again(self._entries[attempt])
         self._shims.share_quota([self._entries[attempt] for attempt in self._busy])
         self._clean_tombstones()
         self._say()
@@ -508,7 +542,11 @@ class Roster:
         new = Level(desired.revision, desired.admin, self.level.generation)
         if desired.admin != self.level.admin:
             _log.info("the server says that this node is %s", desired.admin)
-            self._save(new)
+            try:
+                self._save(new)
+            except OSError as error:
+                # Not durable, so neither in force nor confirmed: the server says it again.
+                _log.error("that cannot be written: %s", error.strerror)
         else:
             # The same administrator's word under a later number: the durable one says as much.
             self.level = new

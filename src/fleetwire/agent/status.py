@@ -7,6 +7,7 @@ agent writes nothing. `fleetwire agent status` reads the file, and works while t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,7 @@ from fleetwire.agent.files import write_atomically
 
 NAME: Final = "agent-status.json"
 _PACE_S: Final = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Doing(msgspec.Struct, frozen=True):
@@ -64,12 +66,17 @@ class Status:
             self._timer = asyncio.get_running_loop().call_later(_PACE_S, self._due)
 
     def write(self) -> None:
-        """Write the file now. Not fsynced: after a power loss it would be of no interest."""
+        """Write the file now, if the disk has room for it: it is for people, and nothing depends
+        on it. Not fsynced: after a power loss it would be of no interest.
+        """
         report = msgspec.structs.replace(
             self._report, written=self._wall(), parts=dict(sorted(self._parts.items()))
         )
         data = msgspec.json.format(msgspec.json.encode(report), indent=2)
-        write_atomically(self._path, data + b"\n", sync=False)
+        try:
+            write_atomically(self._path, data + b"\n", sync=False)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._path, error.strerror)
 
     def _due(self) -> None:
         self._timer = None

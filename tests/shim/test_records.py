@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -52,6 +53,21 @@ def test_a_record_is_created_once(directory: int, folder: str) -> None:
     assert spool.read_record(folder, "epoch") == {"epoch": 1}
 
 
+def test_what_is_created_is_synced_up_to_the_folders_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "attempt").mkdir()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    directory = os.open(tmp_path / "attempt", os.O_RDONLY)
+    try:
+        assert records.create_record_at(directory, "epoch", {"epoch": 1})
+    finally:
+        os.close(directory)
+    folder = str(tmp_path / "attempt")
+    assert synced == [f"{folder}/epoch", folder, str(tmp_path)]
+
+
 def test_the_last_record_stands_in_the_reserve(directory: int, folder: str) -> None:
     records.set_reserve_aside(directory)
     before = os.stat(os.path.join(folder, records.RESERVE))
@@ -59,6 +75,29 @@ def test_the_last_record_stands_in_the_reserve(directory: int, folder: str) -> N
     records.write_last_record_at(directory, "exit", {"exit_code": 0})
     assert os.stat(os.path.join(folder, "exit")).st_ino == before.st_ino
     assert spool.read_record(folder, "exit") == {"exit_code": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("exit", {"cause": "exited"}), ("lost", {"reason": "start failed: no"})]
+)
+@pytest.mark.parametrize("tail", [b"", bytes(1000)])
+def test_a_record_left_in_the_reserve_gets_its_name(
+    directory: int, folder: str, name: str, value: dict[str, str], tail: bytes
+) -> None:
+    (Path(folder) / records.RESERVE).write_bytes(json.dumps(value).encode() + tail)
+    assert records.finish_last_record_at(directory) == name
+    assert spool.read_record(folder, name) == value
+    assert os.listdir(folder) == [name]
+    assert records.finish_last_record_at(directory) is None
+
+
+@pytest.mark.parametrize("content", [bytes(4096), b"", b'{"cause": "exi', b'{"cause"' + bytes(9)])
+def test_a_reserve_without_a_whole_record_stays_one(
+    directory: int, folder: str, content: bytes
+) -> None:
+    (Path(folder) / records.RESERVE).write_bytes(content)
+    assert records.finish_last_record_at(directory) is None
+    assert os.listdir(folder) == [records.RESERVE]
 
 
 def test_on_a_full_disk_the_reserve_is_used(

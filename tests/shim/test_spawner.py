@@ -141,6 +141,38 @@ def test_a_spare_shim_that_was_killed_is_missed_by_nobody(
     assert not first.has("lost")
 
 
+def test_a_shim_takes_nothing_of_an_attempt_into_the_next_one(
+    node: Node, wait_until: Callable[..., Any]
+) -> None:
+    def held(pid: int) -> set[str]:
+        # Without the numbers of sockets and pipes: what it is, not which.
+        fds = Path(f"/proc/{pid}/fd")
+        return {f"{fd.name} {os.readlink(fd).partition('[')[0]}" for fd in fds.iterdir()}
+
+    def is_spare() -> bool:
+        node.connection.sendall(b'{"do": "ping"}\n')
+        living: int = json.loads(node.connection.recv(4096))["living"]
+        return living == 0
+
+    first = node.sh("true")
+    pid = first.start()
+    first.wait()
+    wait_until(is_spare)
+    before = held(pid), os.readlink(f"/proc/{pid}/cwd")
+    for each in (
+        node.sh("echo out; echo err >&2; (sleep 600 &) ; exit 3"),
+        node.sh("echo on a terminal", tty={"rows": 24, "cols": 80}, stdin="control"),
+        node.sh("read never", stdin="control", deadline_s=0.05),
+        node.place("no-such-program"),
+        node.sh("head -c 3000000 /dev/zero"),
+    ):
+        assert each.start() == pid
+        each.wait()
+        wait_until(is_spare)
+        assert (held(pid), os.readlink(f"/proc/{pid}/cwd")) == before
+        assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
+
+
 @pytest.mark.slow
 def test_shim_and_spawner_killed_then_buried_by_the_agent(
     node: Node, wait_until: Callable[..., Any], alive: Callable[[int], bool]
@@ -193,6 +225,20 @@ def test_burial_after_a_reboot(node: Node) -> None:
     spool.write_record(placed.folder, "started", before)
     assert spawner.bury(placed.folder) == "node rebooted"
     assert placed.record("lost")["reason"] == "node rebooted"
+
+
+@pytest.mark.parametrize("boot", ["this", "an earlier one"])
+def test_an_end_that_had_no_name_yet_is_no_loss(node: Node, boot: str) -> None:
+    placed = node.sh("true")
+    before = {"boot_id": boot_id() if boot == "this" else boot, "pid": 1 << 22, "pid_start": 1}
+    spool.write_record(placed.folder, "epoch", {"epoch": 7, **before})
+    spool.write_record(placed.folder, "started", before)
+    # The record was durable, and then its shim was killed or the power went.
+    end = {"epoch": 7, "cause": "exited", "exit_code": 3}
+    spool.write_record(placed.folder, "reserve", end)
+    assert spawner.bury(placed.folder) is None
+    assert spool.read_record(placed.folder, "exit") == end
+    assert spool.read_record(placed.folder, "lost") is None
 
 
 def test_burial_spares_whoever_has_the_pid_now(node: Node) -> None:

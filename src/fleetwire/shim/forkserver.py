@@ -30,7 +30,7 @@ from fleetwire.shim.records import write_record
 SOCKET = "spawner.sock"
 LEAVE_AFTER_S = 1.0
 SPARE_FOR_S = 10.0
-MOST_SPARE = 8
+MOST_SPARE = 16
 _BURY_PAUSE_S = 0.005
 _LINE = 3  # a shim's descriptor of its line to the spawner
 _ID_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_")

@@ -14,10 +14,16 @@ export class Problem extends Error {
 }
 
 let unauthorised: () => void = () => {}
+let reached: (answers: boolean) => void = () => {}
 
 /** What to do when the server no longer knows this browser: set once by the app. */
 export function onUnauthorised(action: () => void): void {
   unauthorised = action
+}
+
+/** Told after each request whether there was a server to answer it: set once by the app. */
+export function onReached(action: (answers: boolean) => void): void {
+  reached = action
 }
 
 async function problemOf(response: Response): Promise<Problem> {
@@ -47,8 +53,10 @@ export async function request<T>(method: string, url: string, options: Options =
   }
   catch (error) {
     if (options.signal?.aborted) throw error
+    reached(false)
     throw new Problem({ title: 'unreachable', status: 0, code: 'unreachable' })
   }
+  reached(response.status < 502) // a proxy before a server that is away
   if (!response.ok) {
     const problem = await problemOf(response)
     if (problem.status === 401 && !options.anonymous) unauthorised()

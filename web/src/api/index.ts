@@ -4,7 +4,7 @@ import { request } from './http'
 import type { LogLines, LogMatches, Me, NewEnrolmentToken, Node, Page, Run, RunInList, RunRequest, Why } from './types'
 
 export * from './types'
-export { onUnauthorised, Problem } from './http'
+export { onReached, onUnauthorised, Problem } from './http'
 
 type Signal = AbortSignal | undefined
 

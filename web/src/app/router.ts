@@ -35,3 +35,8 @@ router.beforeEach(async (to) => {
   }
   return true
 })
+
+// A server that was upgraded under an open tab has other files: the page is then loaded whole, unless it is the first.
+router.onError((_, to, from) => {
+  if (from.matched.length > 0) location.assign(to.fullPath)
+})

@@ -7,12 +7,14 @@ import { bytes, duration } from './format'
 
 export interface Group { title: string, rows: [string, string][], table: { head: string[], rows: string[][] } | null }
 
-const spoken = (key: string) => key.replace(/_(bytes|seconds|s)$/, '').replaceAll('_', ' ')
+const short = /\b(cpu|os|ip|id|uuid|gpu)\b/g
+const spoken = (key: string) => key.replace(/_(bytes|seconds|s)$/, '').replaceAll('_', ' ').replace(short, word => word.toUpperCase())
 
 function value(key: string, fact: unknown): string {
   if (fact === null || fact === undefined || fact === '') return '–'
   if (typeof fact === 'number') {
     if (/(^|_)(bytes|total|used|free|available|size)$/.test(key) && fact >= 1024) return bytes(fact)
+    if (/(^|_)percent$/.test(key)) return `${fact.toFixed(1)} %`
     if (/_(s|seconds)$|^uptime$/.test(key)) return duration(fact)
     if (key.endsWith('_time') && fact > 1e9) return new Date(fact * 1000).toLocaleString()
     return Number.isInteger(fact) ? String(fact) : fact.toFixed(2)

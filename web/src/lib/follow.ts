@@ -14,8 +14,8 @@ export interface FollowOptions {
   events: Record<string, (data: unknown) => void>
   /** Called at each change; `again` is true for an `open` that is not the first. */
   onState: (state: FollowState, again: boolean) => void
-  /** Called when the server answered with an error: the place to notice that the login has ended. */
-  onRefused?: () => void
+  /** Called when the stream broke or was refused: the place to notice that the server is away or the login has ended. */
+  onLost?: () => void
 }
 
 export interface Followed { close(): void }
@@ -51,12 +51,12 @@ export function follow(options: FollowOptions): Followed {
       opened = true
     }
     source.onerror = () => {
+      options.onLost?.()
       if (source?.readyState !== EventSource.CLOSED) {
         options.onState('connecting', opened)
         return
       }
       options.onState('waiting', opened)
-      options.onRefused?.()
       timer = setTimeout(open, pause(attempts, Math.random()))
       attempts += 1
     }

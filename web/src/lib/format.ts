@@ -13,6 +13,12 @@ export function duration(seconds: number | null): string {
   return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`
 }
 
+/** The same for what still goes on: whole seconds, so that it does not flicker. */
+export function elapsed(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds))
+  return whole < 60 ? `${whole} s` : duration(whole)
+}
+
 const units = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 /** "0 B", "812 B", "1.4 KiB", "3.0 GiB". */

@@ -34,7 +34,7 @@ export const pages = {
   signIn: (query: { to?: string } = {}) => url(patterns.signIn, query),
   nodes: (query: { q?: string } = {}) => url(patterns.nodes, query),
   node: (id: string) => url(`/nodes/${part(id)}`),
-  runs: (query: { state?: string } = {}) => url(patterns.runs, query),
+  runs: (query: { state?: string, after?: string } = {}) => url(patterns.runs, query),
   newRun: (query: { node?: string, from?: string } = {}) => url(patterns.newRun, query),
   run: (id: string, query: { task?: number, q?: string } = {}) => url(`/runs/${part(id)}`, query),
 } as const

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { canvas, scrollFor, shown, tallest } from './rows'
+import { anchor, anchorFor, canvas, scrollFor, shown, tallest } from './rows'
 
 const small = { height: 20, total: 100, viewport: 400 }
 const huge = { height: 20, total: 5_000_000, viewport: 400 }
@@ -30,4 +30,14 @@ test.each([0, 1, 37, 2_499_999, 4_999_999])('row %i is brought into the view', (
   const at = shown(huge, scrollFor(huge, row), 0)
   expect(row).toBeGreaterThanOrEqual(at.first)
   expect(row).toBeLessThan(at.first + at.count)
+})
+
+test('an anchored list begins at its first row, ends at its last, and agrees with one of equal heights between', () => {
+  const rows = { height: 20, total: 1000, viewport: 400 }
+  expect(anchor(rows, 0)).toEqual({ row: 0, part: 0, at: 0 })
+  expect(anchor(rows, canvas(rows) - 400)).toEqual({ row: 999, part: 1, at: canvas(rows) })
+  const { row, part, at } = anchor(rows, 4321)
+  expect((row + part) * 20).toBeCloseTo(at, 6)
+  expect(anchor(rows, anchorFor(rows, 700)).row).toBe(700)
+  expect(anchor({ height: 20, total: 0, viewport: 400 }, 0)).toEqual({ row: 0, part: 0, at: 0 })
 })

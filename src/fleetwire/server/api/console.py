@@ -70,7 +70,9 @@ class ConsoleDoor(Door):
         """Leave the API's paths alone."""
         if scope["path"].startswith(_NOT_CONSOLE):
             return Match.NONE, {}
-        return super().matches(scope)
+        match, child = super().matches(scope)
+        # The query of a page is the page's own; the API's doors refuse what they do not know.
+        return match, {**child, "query_string": b""}
 
 
 def doors(folder: Path = CONSOLE) -> list[Door]:

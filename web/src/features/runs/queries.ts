@@ -1,11 +1,12 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/vue-query'
 import { computed, toValue, type MaybeRefOrGetter } from 'vue'
 import { createRun, run, runs, stopRun, why, type Run, type RunRequest } from '@/api'
+import { unsettled } from './status'
 
 export const runKey = (id: string) => ['run', id] as const
 
-/** The newest runs; asked for again every second while one of them is under way, else every three. */
-export function useRuns(query: () => { state?: string, limit?: number }, { live = true } = {}) {
+/** A page of the runs, newest first; asked for again every second while one of them is under way, else every three. */
+export function useRuns(query: () => { state?: string, limit?: number, cursor?: string | null }, { live = true } = {}) {
   return useQuery({
     queryKey: computed(() => ['runs', query()]),
     queryFn: ({ signal }) => runs(query(), signal),
@@ -18,6 +19,8 @@ export function useRun(id: MaybeRefOrGetter<string>) {
   return useQuery({
     queryKey: computed(() => runKey(toValue(id))),
     queryFn: ({ signal }) => run(toValue(id), signal),
+    // Its events tell of a run under way. One that has ended may still wait for a task's last word.
+    refetchInterval: query => query.state.data && unsettled(query.state.data) ? 1000 : false,
   })
 }
 

@@ -1,4 +1,5 @@
 /** What a person reads of a run or task, and how events change a run. Pure. */
+import { bytes, duration, elapsed } from '@/lib/format'
 import type { Counts, Outcome, Run, RunInList, Spec, Task } from '@/api/types'
 
 export type Status = Outcome | 'pending' | 'assigned' | 'running' | 'stopping'
@@ -14,6 +15,18 @@ export function taskStatus(task: Pick<Task, 'state' | 'outcome'>): Status {
   if (task.outcome !== null) return task.outcome
   if (task.state === 'exited') return 'running' // exited but not sealed: the log is still on its way
   return task.state
+}
+
+/** How long a task has run, in words; nothing before it starts. */
+export function took(task: Pick<Task, 'duration' | 'started_at' | 'outcome'>, now: number): string {
+  if (task.duration !== null) return duration(task.duration)
+  if (task.started_at === null || task.outcome !== null) return ''
+  return elapsed((now - Date.parse(task.started_at)) / 1000)
+}
+
+/** How much it has written, in words, once the server has said so. */
+export function wrote(task: Pick<Task, 'log'>): string {
+  return task.log.state === 'open' && !task.log.length ? '' : bytes(task.log.length ?? 0)
 }
 
 const tones: Record<Status, Tone> = {
@@ -59,6 +72,11 @@ export function withTask(old: Run, task: Task): Run {
   if (at < 0) tasks.push(task)
   else tasks[at] = task
   return { ...old, tasks }
+}
+
+/** Whether a run has ended by its own account while a task of it has not. */
+export function unsettled(run: Run): boolean {
+  return run.state === 'ended' && run.tasks.some(task => task.outcome === null)
 }
 
 /** Which task to show first: one that runs, else one that went wrong, else the first. */

@@ -32,7 +32,7 @@ export function useRunEvents(id: () => string, ended: () => boolean | undefined)
         state.value = now
         if (now === 'open' && before) again()
       },
-      onRefused: () => { me().catch(again) },
+      onLost: () => { me().catch(again) },
     })
   }
 

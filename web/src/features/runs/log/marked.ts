@@ -1,16 +1,12 @@
-/** A text in pieces that match the search and pieces that do not; without regard to case, as the server searches. Pure. */
+/** A text in pieces that match the search and pieces that do not; exactly as written, as the server searches. Pure. */
 export function marked(text: string, query: string): { text: string, hit: boolean }[] {
   if (query === '') return [{ text, hit: false }]
   const pieces: { text: string, hit: boolean }[] = []
-  const low = text.toLowerCase()
-  const wanted = query.toLowerCase()
-  // Lower case can change a text's length (İ): then positions would not fit, and the line stays unmarked.
-  if (low.length !== text.length) return [{ text, hit: false }]
   let from = 0
-  for (let at = low.indexOf(wanted); at >= 0; at = low.indexOf(wanted, from)) {
+  for (let at = text.indexOf(query); at >= 0; at = text.indexOf(query, from)) {
     if (at > from) pieces.push({ text: text.slice(from, at), hit: false })
-    pieces.push({ text: text.slice(at, at + wanted.length), hit: true })
-    from = at + wanted.length
+    pieces.push({ text: query, hit: true })
+    from = at + query.length
   }
   if (from < text.length || pieces.length === 0) pieces.push({ text: text.slice(from), hit: false })
   return pieces

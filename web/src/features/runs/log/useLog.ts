@@ -43,7 +43,7 @@ export function useLog(attempt: string) {
         },
       },
       onState: () => {},
-      onRefused: () => { me().catch(() => {}) },
+      onLost: () => { me().catch(() => {}) }, // the app is told by it
     })
   }
 

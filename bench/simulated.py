@@ -35,7 +35,7 @@ def measure(lab: Lab) -> Iterator[Figure]:
         names = [node.name for node in lab.client.nodes()]
         yield Figure(
             group="simulated", what=f"runs per second end to end, {NODES} simulated agents",
-            unit="/s", better="higher", value=runs_per_second(lab, names, count=4000, threads=4),
+            unit="/s", better="higher", value=runs_per_second(lab, names, count=4000, threads=32),
             must=500, aim=3000,
         )  # fmt: skip
         client = lab.client

@@ -160,6 +160,7 @@ while True:  # the parent of each generation ends: it is never where it was seen
 """
 
 
+@pytest.mark.faults  # it starves what runs beside it, and so do the shim's means against it
 @pytest.mark.slow
 def test_a_process_that_hops_from_pid_to_pid_is_caught(node: Node) -> None:
     placed = node.python(HOPPER)
@@ -178,6 +179,7 @@ while True:
 """
 
 
+@pytest.mark.faults  # as above
 @pytest.mark.slow
 def test_a_fork_bomb_of_sessions_loses(
     node: Node, wait_until: Callable[..., Any], marked: Callable[[str], list[int]]

@@ -287,10 +287,10 @@ def show_log(client: Client, task: Task, view: View) -> None:
 def _detach(client: Client, run: Run, watched: Watch, values: argparse.Namespace) -> int:
     """Leave the run going (interfaces, 1); a second Ctrl-C, soon after, stops it."""
     name = short(run.id)
-    say(f"Detached: run {name} goes on without you.")
-    say(f"  follow it   fleetwire runs logs {name} -f")
-    say(f"  stop it     fleetwire runs stop {name}     (or Ctrl-C again, now)")
     try:
+        say(f"Detached: run {name} goes on without you.")
+        say(f"  follow it   fleetwire runs logs {name} -f")
+        say(f"  stop it     fleetwire runs stop {name}     (or Ctrl-C again, now)")
         time.sleep(SECOND_CTRL_C_S)
     except KeyboardInterrupt:
         return _stop(client, run, watched, values)

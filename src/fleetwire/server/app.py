@@ -55,6 +55,7 @@ LEAVE_S: Final = 2
 """What has not ended by then is cut off."""
 
 USED_EVERY_S: Final = 60.0
+SWITCH_S: Final = 0.0005
 PROBE_S: Final = 1.0
 _log = structlog.get_logger("fleetwire.server")
 
@@ -83,6 +84,9 @@ def new_secret() -> str:
 def main(config: Config) -> int:
     """Run the server; return the process's exit code. Errors of the start are printed."""
     log.set_up(config.log_level, config.log_format)
+    # The event loop and the writer thread hand each other the interpreter's lock many times in a
+    # run; with Python's 5 ms a no-op took a fifth longer, p50 25 against 21 ms.
+    sys.setswitchinterval(SWITCH_S)
     try:
         with _data_folder(config.data), listen(config.host, config.port) as listening:
             return uvloop.run(_serve(config, listening))

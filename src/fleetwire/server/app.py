@@ -55,7 +55,7 @@ LEAVE_S: Final = 2
 """What has not ended by then is cut off."""
 
 USED_EVERY_S: Final = 60.0
-SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.0001
 PROBE_S: Final = 1.0
 _log = structlog.get_logger("fleetwire.server")
 
@@ -172,9 +172,11 @@ class Process:
                 clock=now_us,
             )
             self._gateway = gateway
+            dispatch = DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us)
+            self.database.react(dispatch.react, gateway.react)
             self._loops = Runner(
                 [
-                    DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us),
+                    dispatch,
                     LeasesLoop(self.database, gateway.reading),
                     SealingLoop(self.database, self.logs),
                 ],
@@ -184,7 +186,7 @@ class Process:
             await _first_admin(config, self.database, passwords)
             self.auth = Authenticator(self.database, clock=now_us, monotonic=time.monotonic)
             self._submissions = Submissions(self.database, ids=new_id)
-            parts = Parts(
+            self.parts = Parts(
                 database=self.database,
                 submissions=self._submissions,
                 logs=self.logs,
@@ -199,7 +201,7 @@ class Process:
                 leaving=self.leaving,
             )
             self.application = asgi.build(
-                parts,
+                self.parts,
                 gateway=(*gateway.routes, *enrolment.routes),
                 names=frozenset(config.names),
                 error_id=new_id,
@@ -269,6 +271,7 @@ class _Uvicorn(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=LEAVE_S,
                 timeout_keep_alive=75,
             )

@@ -20,7 +20,7 @@ from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.domain import cluster, enrolment, runs, views
 from fleetwire.server.domain.enrolment import Keys
-from fleetwire.server.domain.runs import Submission
+from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.domain.views import RunView
 from fleetwire.server.gateway.endpoint import Gateway
@@ -38,6 +38,7 @@ from fleetwire.testing.fake_node import Behaviour, FakeNode, Identity
 
 T = TypeVar("T")
 USER: Final = "tester"
+SUBMITTER: Final = Submitter(USER, USER)
 
 
 def now_us() -> int:
@@ -177,7 +178,7 @@ class Heart:
             **fields,  # type: ignore[arg-type]
         )
         submitted = await self.submissions.submit(
-            Submission(request, USER, None, self.logs.segment_now())
+            Submission(request, SUBMITTER, None, self.logs.segment_now())
         )
         return submitted.run_id
 
@@ -235,7 +236,10 @@ async def heart(
     clock: Clock | None = None,
     loops: bool = True,
 ) -> AsyncIterator[Heart]:
-    """Run a server on a free port until the context is left."""
+    """Run a server on a free port until the context is left.
+
+    Where nudges are dropped nothing reacts within a commit either: all is left to the sweeps.
+    """
     clock = clock or Clock()
     nudges = MemoryNudges(drop=drop_nudges)
     database = Database.open(
@@ -245,6 +249,9 @@ async def heart(
     try:
         facts = await database.write(lambda tx: cluster.found(tx, new_id))
         one = Heart(database, logs, nudges, Signer.open(directory), clock, facts.id)
+        if not drop_nudges:
+            reactions = [one.dispatch.react] if loops else []
+            database.react(*reactions, one.gateway.react)
         server = _Uvicorn(
             uvicorn.Config(
                 Starlette(routes=[*one.gateway.routes, *one.enrolment.routes]),

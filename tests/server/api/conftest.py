@@ -116,9 +116,7 @@ class Server:
 
     @property
     def parts(self) -> Parts:
-        application: Any = self.process.application
-        parts: Parts = application._app.state.parts
-        return parts
+        return self.process.parts
 
     @property
     def host(self) -> str:

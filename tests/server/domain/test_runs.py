@@ -10,7 +10,7 @@ from fleetwire.core.errors import BadSelector, BadSpec, NoNodeMatches
 from fleetwire.core.specs import RunRequest, Script
 from fleetwire.server.domain import runs, views
 from fleetwire.server.domain.errors import Ambiguous, IdempotencyConflict, NotFound
-from fleetwire.testing.heart import USER, Heart, Serve, new_id
+from fleetwire.testing.heart import SUBMITTER, Heart, Serve, new_id
 
 
 def request(**fields: object) -> RunRequest:
@@ -25,7 +25,7 @@ async def submit(
 ) -> runs.Submitted:
     return await one.database.write(
         lambda tx: runs.submit(
-            tx, asked, user=USER, ids=new_id, idempotency=key, segment="2026-11-20"
+            tx, asked, user=SUBMITTER, ids=new_id, idempotency=key, segment="2026-11-20"
         )
     )
 
@@ -49,6 +49,16 @@ async def test_any_makes_tasks_without_a_node(serve: Serve) -> None:
             await one.identity(name)
         run = await one.run((await submit(one, request(any=2))).run_id)
         assert [task.node for task in run.tasks] == [None, None]
+
+
+async def test_the_answer_to_a_submission_is_the_run_as_the_store_has_it(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        await one.identity("a")
+        await one.identity("b")
+        for asked in (request(name="hello"), request(any=1), request(selector=None, nodes=("b",))):
+            made = (await submit(one, asked)).made
+            assert made is not None
+            assert made == await one.run(made.id)
 
 
 async def test_labels_that_change_are_seen_at_once(serve: Serve) -> None:

@@ -8,12 +8,12 @@ from fleetwire.core.errors import BadSpec, NoNodeMatches
 from fleetwire.core.specs import RunRequest, Script
 from fleetwire.server.domain.errors import IdempotencyConflict
 from fleetwire.server.domain.runs import Submission, Submitted
-from fleetwire.testing.heart import USER, Heart, Serve
+from fleetwire.testing.heart import SUBMITTER, Heart, Serve
 
 
 def submission(key: tuple[str, str] | None = None, **fields: object) -> Submission:
     asked = {"spec": Script("true"), "selector": "os=linux", **fields}
-    return Submission(RunRequest(**asked), USER, key, "2026-11-20")  # type: ignore[arg-type]
+    return Submission(RunRequest(**asked), SUBMITTER, key, "2026-11-20")  # type: ignore[arg-type]
 
 
 async def all_of(one: Heart, asked: list[Submission]) -> list[Submitted | Exception]:
@@ -43,7 +43,7 @@ async def test_each_is_refused_or_stored_by_itself(serve: Serve) -> None:
         assert isinstance(answers[10], NoNodeMatches)
         assert isinstance(answers[20], BadSpec)
         assert isinstance(answers[30], Submitted)
-        assert answers[40] == Submitted(answers[30].run_id, created=False)
+        assert answers[40] == Submitted(answers[30].run_id, None)
         assert isinstance(answers[50], IdempotencyConflict)
         stored = [answer for answer in answers if isinstance(answer, Submitted)]
         assert len({answer.run_id for answer in stored}) == 97 - 1

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from fleetwire.server.api import console, openapi
+from fleetwire.server.api.directory import Directory
 from fleetwire.server.api.doors import check_guarded
 from fleetwire.server.api.errors import problem
 from fleetwire.server.api.front import FrontDoor
@@ -38,7 +39,7 @@ def build(
     app.state.parts = parts
     app.router.routes.extend((*DOORS, *gateway, *openapi.doors(DOORS), *console.doors()))
     check_guarded(app.router.routes, others_open=AGENT_PATHS)
-    return FrontDoor(app, names=names, error_id=error_id)
+    return FrontDoor(Directory(DOORS, app), names=names, error_id=error_id)
 
 
 class _Application(FastAPI):

@@ -22,7 +22,7 @@ from fleetwire.server.api.params import EventsQuery, RunParams, RunsQuery, StopP
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.api.streams import EventStream
 from fleetwire.server.domain import runs, views
-from fleetwire.server.domain.runs import Submission
+from fleetwire.server.domain.runs import Submission, Submitter
 
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -35,11 +35,13 @@ async def submit(request: Request, body: RunParams) -> Response:
     parts, caller = parts_of(request), caller_of(request)
     asked = body.request()
     idempotency = _idempotency(request.headers.get("idempotency-key"), asked)
+    by = Submitter(caller.user, caller.name)
     submitted = await parts.submissions.submit(
-        Submission(asked, caller.user, idempotency, parts.logs.segment_now())
+        Submission(asked, by, idempotency, parts.logs.segment_now())
     )
     run_id = submitted.run_id
-    made = await parts.database.read(lambda c: views.get_run(c, run_id))
+    # What was stored a moment ago need not be read; what was made before has gone on since.
+    made = submitted.made or await parts.database.read(lambda c: views.get_run(c, run_id))
     response = write.answer(write.run(made), 201 if submitted.created else 200)
     response.headers["location"] = f"/api/v1/runs/{run_id}"
     return response

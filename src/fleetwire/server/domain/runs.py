@@ -12,6 +12,7 @@ from fleetwire.core.attempts import FINAL, Attempt, wish_stop
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
 from fleetwire.core.specs import RunRequest, check_request
+from fleetwire.server.domain import views
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import IdempotencyConflict, NotFound
 from fleetwire.server.store import attempts, nodes, runs
@@ -33,17 +34,31 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Submitted(msgspec.Struct, frozen=True):
-    """A run that is stored; `created` is False where the idempotency key had made it before."""
+    """A run that is stored. `made` is the run as it was stored, or None where the idempotency
+    key had made it before: then it has a story already, which only the store can tell.
+    """
 
     run_id: str
-    created: bool
+    made: views.RunView | None
+
+    @property
+    def created(self) -> bool:
+        """Whether this submission made the run."""
+        return self.made is not None
+
+
+class Submitter(NamedTuple):
+    """Who submits: the id and the name of a user."""
+
+    id: str
+    name: str
 
 
 class Submission(NamedTuple):
     """What `submit` takes, as a value."""
 
     request: RunRequest
-    user: str
+    user: Submitter
     idempotency: tuple[str, str] | None
     segment: str
 
@@ -52,14 +67,14 @@ def submit(
     tx: Tx,
     request: RunRequest,
     *,
-    user: str,
+    user: Submitter,
     ids: Callable[[], str],
     idempotency: tuple[str, str] | None,
     segment: str,
 ) -> Submitted:
     """Store a run with its tasks, and attempt 1 of each as pending.
 
-    `user` is the id of who asks, `idempotency` a key and the hash of the body it came with,
+    `idempotency` is a key and the hash of the body it came with,
     `segment` where the logs go (5.10). Raises BadSpec, LimitExceeded, BadSelector,
     NoNodeMatches, IdempotencyConflict.
     """
@@ -102,18 +117,22 @@ class _New:
         request, user, idempotency, segment = asked
         check_request(request)
         if idempotency is not None:
-            before = self._made_before(user, idempotency)
+            before = self._made_before(user.id, idempotency)
             if before is not None:
-                return Submitted(before, created=False)
+                return Submitted(before, None)
         tx, ids = self._tx, self._ids
         catalogue = nodes.catalogue(tx.connection)
         targets = catalogue.all if request.nodes is None else catalogue.named(request.nodes)
-        placed = placements(request, select(request, targets))
+        chosen = select(request, targets)
+        names = {node.id: node.name for node in chosen}
+        placed = placements(request, chosen)
         run_id = ids()
         counts = no_counts() | {"total": len(placed), "pending": len(placed)}
         deadline = tx.now + round(request.queue_timeout * US)
+        tasks = []
         for position, node in enumerate(placed):
             task, attempt = ids(), ids()
+            tasks.append(views.new_task(task, position, node, names.get(node or ""), attempt))
             self._tasks.append(
                 {
                     "id": task,
@@ -134,24 +153,41 @@ class _New:
                     segment=segment,
                 )
             )
+        made = views.RunView(
+            id=run_id,
+            name=request.name,
+            state=fold_counts(counts).state,
+            outcome=None,
+            wish="run",
+            created_at=tx.now,
+            ended_at=None,
+            created_by=user.name,
+            selector=request.selector,
+            nodes=request.nodes,
+            any=request.any,
+            spec=request.spec,
+            counts=counts,
+            sealed=False,
+            tasks=tuple(tasks),
+        )
         self._runs.append(
             {
                 "id": run_id,
                 "name": request.name,
                 "request": _encode(request).decode(),
-                "wish": "run",
-                "state": fold_counts(counts).state,
+                "wish": made.wish,
+                "state": made.state,
                 "counts": _encode(counts).decode(),
                 "unsettled": len(placed),
-                "created_by": user,
+                "created_by": user.id,
                 "created_at": tx.now,
                 "idempotency_key": idempotency[0] if idempotency else None,
                 "idempotency_hash": idempotency[1] if idempotency else None,
             }
         )
         if idempotency is not None:
-            self._keys[user, idempotency[0]] = (run_id, idempotency[1])
-        return Submitted(run_id, created=True)
+            self._keys[user.id, idempotency[0]] = (run_id, idempotency[1])
+        return Submitted(run_id, made)
 
     def store(self) -> None:
         """Store what was taken."""

@@ -35,6 +35,9 @@ class LogView(msgspec.Struct, frozen=True):
     state: str
 
 
+_NEW_LOG: Final = LogView(None, None, complete=False, state="open")
+
+
 class TaskView(msgspec.Struct, frozen=True):
     """A task as its latest attempt."""
 
@@ -133,6 +136,29 @@ class AttemptView(msgspec.Struct, frozen=True):
 def get_run(connection: Connection, run_id: str) -> RunView:
     """Return a run with its tasks. Raises NotFound."""
     return _run(_run_row(connection, run_id), list_tasks(connection, run_id))
+
+
+def new_task(task: str, index: int, node_id: str | None, node: str | None, attempt: str) -> TaskView:
+    """Return a task as it is when it is submitted: its first attempt is pending."""
+    return TaskView(
+        id=task,
+        index=index,
+        node=node,
+        node_id=node_id,
+        attempt=attempt,
+        number=1,
+        state="pending",
+        wish="run",
+        outcome=None,
+        exit_code=None,
+        signal=None,
+        reason=None,
+        started_at=None,
+        ended_at=None,
+        duration=None,
+        log=_NEW_LOG,
+        late_exit=None,
+    )
 
 
 def get_run_summary(connection: Connection, run_id: str) -> RunView:

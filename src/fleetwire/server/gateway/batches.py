@@ -6,7 +6,7 @@ A fleet speaks in many small words; taken together, a thousand of them cost a fe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -17,9 +17,10 @@ from fleetwire.protocol.messages import CLOSE_LATER
 from fleetwire.server.domain import attempts, desired
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level
+from fleetwire.server.durable.groupcommit import call_soon
 from fleetwire.server.gateway.links import Links
 from fleetwire.server.nudges.base import Listener, Nudges
-from fleetwire.server.store.engine import Database, DatabaseFailed
+from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 REPORTS_AT_ONCE: Final = 256
 LEVELS_AT_ONCE: Final = 500
@@ -119,17 +120,32 @@ class Levels:
         self._due: dict[str, None] = {}
         self._some = asyncio.Event()
         self._listener: Listener | None = None
+        self._watched: dict[str, str] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, node: str) -> None:
         """Look whenever this node is nudged, and once now."""
+        topic = f"node:{node}"
+        self._watched[topic] = node
         if self._listener is not None:
-            self._listener.add(f"node:{node}")
+            self._listener.add(topic)
         self.look(node)
 
     def unwatch(self, node: str) -> None:
         """The node has no link here any more."""
-        if self._listener is not None and self._links.get(node) is None:
-            self._listener.remove(f"node:{node}")
+        topic = f"node:{node}"
+        if self._links.get(node) is None and self._watched.pop(topic, None) is not None:
+            if self._listener is not None:
+                self._listener.remove(topic)
+
+    def react(self, tx: Tx, topics: Collection[str]) -> Collection[str]:
+        """Read the levels of nodes with a link here in the commit that changes them (a
+        `Reaction`, on the writer thread).
+        """
+        here = [topic for topic in topics if topic in self._watched]
+        links = [self._links.get(self._watched[topic]) for topic in here]
+        self._tell(tx, [link for link in links if link is not None])
+        return here
 
     def look(self, node: str) -> None:
         """Read this node's level soon."""
@@ -144,12 +160,13 @@ class Levels:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        self._loop = asyncio.get_running_loop()
         async with self._nudges.listen() as listener, asyncio.TaskGroup() as group:
             self._listener = listener
             listener.add(*(f"node:{link.node}" for link in self._links))
             group.create_task(self._listen(listener), name="levels: nudges")
             group.create_task(self._sweep(), name="levels: sweep")
-            group.create_task(self._tell(), name="levels: tell")
+            group.create_task(self._look_at_due(), name="levels: look")
 
     async def _listen(self, listener: Listener) -> None:
         while True:
@@ -171,7 +188,7 @@ class Levels:
                 if link.sweep() or link.node in waiting:
                     self.look(link.node)
 
-    async def _tell(self) -> None:
+    async def _look_at_due(self) -> None:
         while True:
             await self._some.wait()
             due = list(self._due)[:LEVELS_AT_ONCE]
@@ -180,20 +197,26 @@ class Levels:
             if not self._due:
                 self._some.clear()
             links = [link for link in map(self._links.get, due) if link is not None]
-            if links:
-                await self._read(links)
+            try:
+                await self._database.write(partial(self._tell, links=links))
+            except DatabaseFailed:
+                raise
+            except Exception as error:  # noqa: BLE001 - logged; the sweep looks again
+                _log.error("levels could not be read", nodes=len(links), exc_info=error)
 
-    async def _read(self, links: list[SpokenTo]) -> None:
-        asked = {link.node: link.asks() for link in links}
-        try:
-            levels = await self._database.write(
-                partial(desired.desired, asked=asked, key=self._key)
-            )
-        except DatabaseFailed:
-            raise
-        except Exception as error:  # noqa: BLE001 - logged; the sweep looks again
-            _log.error("levels could not be read", nodes=len(links), exc_info=error)
+    def _tell(self, tx: Tx, links: Sequence[SpokenTo]) -> None:
+        """Read levels on the writer thread; they are delivered in the order of the commits.
+
+        What a link says of itself may be older than what was read for it before: then it is told
+        something twice, which changes nothing (law 2).
+        """
+        if not links or self._loop is None:
             return
+        asked = {link.node: link.asks() for link in links}
+        levels = desired.desired(tx, asked, key=self._key)
+        tx.afterwards(partial(call_soon, self._loop, self._deliver, links, levels))
+
+    def _deliver(self, links: Sequence[SpokenTo], levels: desired.Levels) -> None:
         for link in links:
             if self._links.get(link.node) is link:
                 link.deliver(levels[link.node])

@@ -7,7 +7,7 @@ may try at once: whoever is unknown costs little.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
 from fleetwire.server.gateway.links import Links
 from fleetwire.server.logs.base import LogStore, StaleLink
 from fleetwire.server.nudges.base import Nudges
-from fleetwire.server.store.engine import Database, DatabaseFailed
+from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 GREETINGS_AT_ONCE: Final = 1000
 """Connections that have not said hello yet; the next one is told to come later."""
@@ -78,6 +78,10 @@ class Gateway:
     def reading(self, node: str) -> Reading:
         """Tell the leases loop how a node is heard here."""
         return self.links.reading(node)
+
+    def react(self, tx: Tx, topics: Collection[str]) -> Collection[str]:
+        """Tell the nodes what this commit changes for them (a `Reaction`)."""
+        return self._levels.react(tx, topics)
 
     async def run(self) -> None:
         """Work for the links until cancelled; then tell them to come again later."""

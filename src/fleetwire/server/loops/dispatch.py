@@ -4,23 +4,24 @@ submitted; whoever is free, allowed and least loaded gets it here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
 from fleetwire.server.domain import dispatch
 from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.signing import Signer
-from fleetwire.server.store.engine import Database
+from fleetwire.server.store.engine import Database, Tx
 
 PAGE_EVERY_US: Final = 1_000_000
+_TOPIC: Final = "dispatch"
 
 
 class DispatchLoop:
     """See the module. `clock` is microseconds since 1970."""
 
     name = "dispatch"
-    topics = ("dispatch",)
+    topics = (_TOPIC,)
     every_s = 1.0
 
     def __init__(
@@ -31,6 +32,13 @@ class DispatchLoop:
         self._clock = clock
         self._page = ""
         self._paged_at = 0
+
+    def react(self, tx: Tx, topics: Collection[str]) -> Collection[str]:
+        """Give what can start to its node in the commit that made it possible (a `Reaction`)."""
+        if _TOPIC not in topics:
+            return ()
+        done = dispatch.round_(tx, self._signing, page_after=None)
+        return () if done.more else (_TOPIC,)
 
     async def round(self) -> str:
         """Look, plan, carry out; again at once while lists were cut and work was found."""

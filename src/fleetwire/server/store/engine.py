@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 import sqlalchemy
+import structlog
 
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.durable.errors import (
@@ -40,11 +41,13 @@ __all__ = [
     "DatabaseFailed",
     "DatabaseStatistics",
     "DatabaseUnavailable",
+    "Reaction",
     "StorageFull",
     "Tx",
 ]
 
 T = TypeVar("T")
+_log = structlog.get_logger()
 
 READERS = 3
 """Reader threads: enough that one long query does not stop the others on two cores."""
@@ -57,16 +60,32 @@ class Tx:
     since 1970, the same for the whole transaction.
     """
 
-    __slots__ = ("_topics", "connection", "now")
+    __slots__ = ("_afterwards", "_topics", "connection", "now")
 
-    def __init__(self, connection: sqlalchemy.Connection, now: int, topics: list[str]) -> None:
+    def __init__(self, connection: sqlalchemy.Connection, now: int) -> None:
         self.connection = connection
         self.now = now
-        self._topics = topics
+        self._topics: list[str] = []
+        self._afterwards: list[Callable[[], object]] = []
 
     def nudge(self, topic: str) -> None:
         """Nudge `topic` once this use case is committed; never if it is not."""
         self._topics.append(topic)
+
+    def afterwards(self, call: Callable[[], object]) -> None:
+        """Call it once this use case is committed, on the writer thread, in the order of the
+        commits; never if it is not. It must be quick and must not raise.
+        """
+        self._afterwards.append(call)
+
+
+Reaction: TypeAlias = Callable[[Tx, Collection[str]], Collection[str]]
+"""A use case that runs in the same commit as what nudged it, after all others of the group: the
+way of a run from its submission to its node is then one commit and not three.
+
+It is given the topics that were nudged, and returns those for which nobody else need be nudged.
+Like a nudge it is a hint: where it fails, it is rolled back alone, and a sweep does the work.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,30 @@ class _UseCase(Protocol):
     def __call__(self, tx: Tx, /) -> object: ...
 
 
+class _Refused(Exception):
+    """A use case failed and was rolled back alone."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class _Done:
+    """What a group has done so far. `fresh`: nothing was written since the savepoint."""
+
+    def __init__(self, connection: sqlalchemy.Connection, now: int) -> None:
+        self.connection = connection
+        self.now = now
+        self.fresh = True
+        self.topics: dict[str, None] = {}
+        self.afterwards: list[Callable[[], object]] = []
+
+    def take(self, tx: Tx) -> None:
+        """Take what a use case that succeeded wants to happen after the commit."""
+        self.fresh = False
+        self.topics.update(dict.fromkeys(tx._topics))  # noqa: SLF001 - two halves of one thing
+        self.afterwards += tx._afterwards  # noqa: SLF001 - two halves of one thing
+
+
 class Database:
     """The record's database, SQLite or PostgreSQL. Made by `open`, ended by `close`."""
 
@@ -99,6 +142,7 @@ class Database:
         self._nudges = nudges
         self._clock = clock
         self._connection: sqlalchemy.Connection | None = shell.connect()
+        self._reactions: tuple[Reaction, ...] = ()
         self._spare: queue.SimpleQueue[sqlalchemy.Connection] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="fleetwire-reader")
         self._writer: GroupCommit[_UseCase, object] = GroupCommit(
@@ -146,6 +190,12 @@ class Database:
         committed, only its answer is lost. The use case must not block and must not keep `Tx`.
         """
         return cast("T", await self._writer.submit(use_case))
+
+    def react(self, *reactions: Reaction) -> None:
+        """Let these run with every commit from now on, in this order: what one nudges, the ones
+        behind it see.
+        """
+        self._reactions = reactions
 
     async def read(self, query: Callable[[sqlalchemy.Connection], T]) -> T:
         """Run `query` on a reader thread, in one snapshot of what is committed.
@@ -207,48 +257,72 @@ class Database:
         if connection is None:  # the last group lost it
             connection = self._connection = shell.connect()
         try:
-            topics = self._run_use_cases(connection, group)
+            done = self._run_use_cases(connection, group)
         except BaseException as error:
             self._drop_group(connection, error)
             if meaning := shell.diagnose(error):
                 raise meaning from error
             raise
-        for topic in topics:
+        for call in done.afterwards:
+            call()
+        for topic in done.topics:
             self._nudges.send(topic)
 
     def _run_use_cases(
         self, connection: sqlalchemy.Connection, group: Group[_UseCase, object]
-    ) -> dict[str, None]:
+    ) -> _Done:
         """Run the group's use cases and COMMIT. What it raises fails the whole group."""
         shell = self._shell
-        topics: dict[str, None] = {}
         shell.begin(connection)
-        now = self._clock()
-        fresh = True  # there is a savepoint that nothing has been written after
+        done = _Done(connection, self._clock())
         for entry in group:
-            if not fresh:
-                shell.renew_savepoint(connection)
-            mine: list[str] = []
             try:
-                entry.result = entry.work(Tx(connection, now, mine))
-            except Exception as error:
-                if not shell.in_transaction(connection):
-                    raise  # the database has rolled back the whole group by itself
-                shell.return_to_savepoint(connection)
-                fresh = True
+                entry.result = self._run_one(entry.work, done)
+            except _Refused as refused:
+                error = refused.error
                 entry.error = shell.diagnose(error) or error
                 if entry.error is not error:
                     entry.error.__cause__ = error
                 if isinstance(entry.error, DatabaseFailed):
-                    raise
-            else:
-                if not shell.in_transaction(connection):
-                    msg = f"{entry.work!r} has ended the transaction of its whole group"
-                    raise AssertionError(msg)
-                fresh = False
-                topics.update(dict.fromkeys(mine))
+                    raise error
+        for reaction in self._reactions:
+            self._run_reaction(reaction, done)
         shell.commit(connection)
-        return topics
+        return done
+
+    def _run_one(self, work: Callable[[Tx], T], done: _Done) -> T:
+        """Run one use case in a savepoint. Raises _Refused with its error where nothing of it is
+        left, and the error itself where the whole transaction is gone.
+        """
+        shell, connection = self._shell, done.connection
+        if not done.fresh:
+            shell.renew_savepoint(connection)
+            done.fresh = True
+        tx = Tx(connection, done.now)
+        try:
+            result = work(tx)
+        except Exception as error:
+            if not shell.in_transaction(connection):
+                raise  # the database has rolled back the whole group by itself
+            shell.return_to_savepoint(connection)
+            raise _Refused(error) from error
+        if not shell.in_transaction(connection):
+            msg = f"{work!r} has ended the transaction of its whole group"
+            raise AssertionError(msg)
+        done.take(tx)
+        return result
+
+    def _run_reaction(self, reaction: Reaction, done: _Done) -> None:
+        try:
+            handled = self._run_one(lambda tx: reaction(tx, done.topics), done)
+        except _Refused as refused:
+            error = self._shell.diagnose(refused.error) or refused.error
+            if isinstance(error, DatabaseFailed):
+                raise refused.error
+            _log.error("a reaction failed; a sweep will do its work", exc_info=error)
+            return
+        for topic in handled:
+            done.topics.pop(topic, None)
 
     def _drop_group(self, connection: sqlalchemy.Connection, error: BaseException) -> None:
         if not self._shell.abandon(connection, error):

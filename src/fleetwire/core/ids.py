@@ -5,7 +5,6 @@ sorted by id is sorted by age, and safe as a file name (research V30: an id that
 from __future__ import annotations
 
 import re
-import uuid
 from typing import Final, NewType
 
 from fleetwire.core.errors import BadId
@@ -31,7 +30,8 @@ def make_id(now_us: int, random: bytes) -> str:
     value |= (random[0] << 4 | random[1] >> 4) << 64
     value |= 0b10 << 62
     value |= int.from_bytes(random[2:], "big") & (2**62 - 1)
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def is_id(text: str) -> bool:

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
+from fleetwire.server.api.http import BoundedHttp
 from fleetwire.server.domain import cluster, enrolment, runs, views
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.runs import Submission, Submitter
@@ -257,6 +258,7 @@ async def heart(
                 Starlette(routes=[*one.gateway.routes, *one.enrolment.routes]),
                 host="127.0.0.1",
                 port=0,
+                http=BoundedHttp,
                 ws="websockets-sansio",
                 ws_per_message_deflate=False,
                 ws_max_size=2 * 1024 * 1024,

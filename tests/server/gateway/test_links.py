@@ -14,9 +14,12 @@ from fleetwire.core.desired import Desired, Observation, Observed
 from fleetwire.core.envelopes import objection, order_bytes
 from fleetwire.core.happenings import Exited, Started
 from fleetwire.core.leases import generation_of
-from fleetwire.core.specs import Step
+from fleetwire.core.specs import Script, Step
 from fleetwire.protocol import messages
+from fleetwire.server.api import http
 from fleetwire.server.domain import nodes, views
+from fleetwire.server.gateway import endpoint
+from fleetwire.server.gateway.link import Link
 from fleetwire.testing.fake_node import Behaviour, FakeNode
 from fleetwire.testing.heart import Heart, Serve, now_us
 
@@ -476,3 +479,40 @@ async def test_many_nodes_at_once(serve: Serve) -> None:
             for task in running:
                 task.cancel()
         assert all(len(set(fake.starts)) == len(fake.starts) == 10 for fake in fakes)
+
+
+async def test_a_node_that_reads_nothing_loses_its_link_and_its_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "CLOSE_WITHIN_S", 0.1)
+    monkeypatch.setattr(http, "CLOSE_WITHIN_S", 0.1)
+    async with serve() as one:
+        node = await one.node("deaf", capacity=1000)
+        links = one.gateway.links
+
+        async def writes_since() -> float | None:
+            assert isinstance(link, Link)
+            return link._writes_since
+
+        async def link_now() -> object:
+            return links.get(node.identity.node)
+
+        async with node.connected():
+            assert node._socket is not None
+            transport = node._socket.transport
+            transport.pause_reading()
+            link = links.get(node.identity.node)
+            assert link is not None
+            for _ in range(80):  # more than the kernel's buffers hold
+                await one.submit(spec=Script("x" * 250_000))
+            await one.wait(writes_since, lambda since: since is not None)
+            link.sweep()
+            assert await link_now() is link  # it has time yet
+            one.clock.ahead_s += 31
+            link.sweep()
+            await one.wait(link_now, lambda now: now is None)
+            transport.resume_reading()
+            await node.wait(lambda: node.closed is not None)
+        # Told so if it reads again in time, else cut off.
+        assert node.closed is not None
+        assert node.closed[0] in {1006, messages.CLOSE_TOO_SLOW}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -275,6 +275,85 @@ def test_groups_are_bounded(with_database: Callable[..., None]) -> None:
         statistics = database.statistics()
         assert statistics.use_cases == 1000
         assert 1 < statistics.largest_commit <= 256
+
+    with_database(test)
+
+
+def test_a_reaction_is_part_of_the_commit_that_nudged_it(
+    with_database: Callable[..., None], table: sa.Table, nudges: MemoryNudges
+) -> None:
+    async def test(database: Database) -> None:
+        seen: list[set[str]] = []
+        after: list[str] = []
+
+        def double(tx: Tx, topics: Collection[str]) -> Collection[str]:
+            seen.append(set(topics))
+            tx.connection.execute(table.insert(), {"number": 100, "word": "of the reaction"})
+            tx.nudge("number:100")
+            tx.afterwards(lambda: after.append("reaction"))
+            return [topic for topic in topics if topic == "number:1"]
+
+        def last(tx: Tx, topics: Collection[str]) -> Collection[str]:
+            del tx
+            seen.append(set(topics))
+            return ()
+
+        database.react(double, last)
+        before = database.statistics().commits
+        async with nudges.listen("number:1", "number:100") as listener:
+            await database.write(insert(table, 1))
+            assert await listener.wait(10) == {"number:100"}
+        assert database.statistics().commits - before == 1
+        assert seen == [{"number:1"}, {"number:100"}]
+        assert after == ["reaction"]
+        assert await database.read(all_numbers(table)) == [1, 100]
+
+    with_database(test)
+
+
+def test_a_reaction_that_fails_takes_nothing_with_it(
+    with_database: Callable[..., None], table: sa.Table, nudges: MemoryNudges
+) -> None:
+    async def test(database: Database) -> None:
+        after: list[str] = []
+
+        def fail(tx: Tx, topics: Collection[str]) -> Collection[str]:
+            assert "number:1" in topics
+            tx.connection.execute(table.insert(), {"number": 100})
+            tx.nudge("number:100")
+            tx.afterwards(lambda: after.append("never"))
+            raise ValueError("a fault of ours")
+
+        database.react(fail)
+        async with nudges.listen("number:1", "number:100") as listener:
+            assert await database.write(insert(table, 1)) == 1
+            assert await listener.wait(10) == {"number:1"}
+        assert after == []
+        assert await database.read(all_numbers(table)) == [1]
+
+    with_database(test)
+
+
+def test_what_comes_afterwards_comes_only_after_a_commit(
+    with_database: Callable[..., None], table: sa.Table
+) -> None:
+    async def test(database: Database) -> None:
+        after: list[int] = []
+
+        def use_case(number: int, parent: int | None) -> Callable[[Tx], None]:
+            def run(tx: Tx) -> None:
+                tx.afterwards(lambda: after.append(number))
+                tx.connection.execute(table.insert(), {"number": number, "parent": parent})
+                if number == 2:
+                    raise ValueError("refused")
+
+            return run
+
+        await one_group(database, use_case(1, None), use_case(2, None), use_case(3, None))
+        assert after == [1, 3]
+        with pytest.raises(CommitFailed):
+            await database.write(use_case(4, 77))  # the foreign key is checked at COMMIT
+        assert after == [1, 3]
 
     with_database(test)
 

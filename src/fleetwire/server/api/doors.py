@@ -176,6 +176,8 @@ class _Shape:
 
 def parse_query(query_string: bytes, model: type[BaseModel] | None) -> BaseModel | None:
     """Read a query string strictly: every parameter known, given once, in valid UTF-8."""
+    if model is None and not query_string:
+        return None
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"),

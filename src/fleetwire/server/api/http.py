@@ -16,6 +16,8 @@ from fleetwire.server.api.errors import BadRequest, HeadersTooLarge, problem_of
 
 HEAD_BYTES: Final = limits.HEAD_BYTES
 HEAD_S: Final = limits.HEAD_WITHIN_S
+TOGETHER_BYTES: Final = 64 * 1024
+CLOSE_WITHIN_S: Final = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -31,7 +33,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request's head."""
-        super().connection_made(cast("asyncio.Transport", transport))
+        whole = _Whole(cast("asyncio.Transport", transport), self.loop)
+        super().connection_made(cast("asyncio.Transport", whole))
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,6 +106,45 @@ class BoundedHttp(HttpToolsProtocol):
         lines += [b"connection: close", b"", bytes(response.body)]
         self.transport.write(b"\r\n".join(lines))
         self.transport.close()
+
+
+class _Whole:
+    """A transport that writes what comes in one turn of the event loop together: an answer's
+    head and body are then one system call here, and one packet for who reads it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size >= TOGETHER_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            # Whoever reads nothing would keep the connection, and what is left of it here.
+            self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._flush()
+        self._transport.set_protocol(protocol)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held, self._size = self._held, [], 0
+            self._transport.writelines(held)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a transport has
+        return getattr(self._transport, name)
 
 
 def _too_large() -> HeadersTooLarge:

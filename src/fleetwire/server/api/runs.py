@@ -41,7 +41,9 @@ async def submit(request: Request, body: RunParams) -> Response:
     )
     run_id = submitted.run_id
     # What was stored a moment ago need not be read; what was made before has gone on since.
-    made = submitted.made or await parts.database.read(lambda c: views.get_run(c, run_id))
+    made = submitted.made
+    if made is None:
+        made = await parts.database.read(lambda c: views.get_run(c, run_id))
     response = write.answer(write.run(made), 201 if submitted.created else 200)
     response.headers["location"] = f"/api/v1/runs/{run_id}"
     return response

@@ -90,7 +90,7 @@ def submit_all(
     """Store many runs with the statements of one. Each is refused or stored by itself: the
     answer to a refused one is its error, and nothing of it is stored.
     """
-    new = _New(tx, ids)
+    new = _New(tx, ids, submissions)
     answers: list[Submitted | FleetwireError] = []
     for one in submissions:
         try:
@@ -104,9 +104,11 @@ def submit_all(
 class _New:
     """The rows of new runs, until they are stored together."""
 
-    def __init__(self, tx: Tx, ids: Callable[[], str]) -> None:
+    def __init__(self, tx: Tx, ids: Callable[[], str], submissions: Sequence[Submission]) -> None:
         self._tx = tx
         self._ids = ids
+        self._catalogue = nodes.catalogue(tx.connection)
+        self._held = _held(tx, submissions)
         self._runs: list[dict[str, Any]] = []
         self._tasks: list[dict[str, Any]] = []
         self._attempts: list[AttemptRow] = []
@@ -120,8 +122,7 @@ class _New:
             before = self._made_before(user.id, idempotency)
             if before is not None:
                 return Submitted(before, None)
-        tx, ids = self._tx, self._ids
-        catalogue = nodes.catalogue(tx.connection)
+        tx, ids, catalogue = self._tx, self._ids, self._catalogue
         targets = catalogue.all if request.nodes is None else catalogue.named(request.nodes)
         chosen = select(request, targets)
         names = {node.id: node.name for node in chosen}
@@ -204,7 +205,7 @@ class _New:
         if mine is not None:
             run_id, stored = mine
         else:
-            held = runs.by_idempotency_key(self._tx.connection, user, key)
+            held = self._held.get((user, key))
             if held is None:
                 return None
             run_id, stored, created_at = held[0], held[1] or "", held[2]
@@ -220,6 +221,21 @@ class _New:
                 field="Idempotency-Key",
             )
         return run_id
+
+
+def _held(
+    tx: Tx, submissions: Sequence[Submission]
+) -> dict[tuple[str, str], tuple[str, str | None, int]]:
+    """Return the runs that hold the submissions' idempotency keys, by user and key."""
+    keys: dict[str, list[str]] = {}
+    for one in submissions:
+        if one.idempotency is not None:
+            keys.setdefault(one.user.id, []).append(one.idempotency[0])
+    return {
+        (user, key): held
+        for user, of_user in keys.items()
+        for key, held in runs.by_idempotency_keys(tx.connection, user, of_user).items()
+    }
 
 
 def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:

@@ -138,7 +138,9 @@ def get_run(connection: Connection, run_id: str) -> RunView:
     return _run(_run_row(connection, run_id), list_tasks(connection, run_id))
 
 
-def new_task(task: str, index: int, node_id: str | None, node: str | None, attempt: str) -> TaskView:
+def new_task(
+    task: str, index: int, node_id: str | None, node: str | None, attempt: str
+) -> TaskView:
     """Return a task as it is when it is submitted: its first attempt is pending."""
     return TaskView(
         id=task,

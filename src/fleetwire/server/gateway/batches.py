@@ -134,7 +134,8 @@ class Levels:
     def unwatch(self, node: str) -> None:
         """The node has no link here any more."""
         topic = f"node:{node}"
-        if self._links.get(node) is None and self._watched.pop(topic, None) is not None:
+        if self._links.get(node) is None:
+            self._watched.pop(topic, None)
             if self._listener is not None:
                 self._listener.remove(topic)
 

@@ -32,6 +32,7 @@ from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 GREETINGS_AT_ONCE: Final = 1000
+CLOSE_WITHIN_S: Final = 5.0
 """Connections that have not said hello yet; the next one is told to come later."""
 
 _log = structlog.get_logger()
@@ -72,7 +73,9 @@ class Gateway:
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)
-        self._rooms = Rooms(database, logs, self._reports, self._levels, clock, self.links.heard)
+        self._rooms = Rooms(
+            database, logs, self._reports, self._levels, clock, monotonic, self.links.heard
+        )
         self.routes: list[BaseRoute] = [WebSocketRoute("/ws/agent/{node}", self)]
 
     def reading(self, node: str) -> Reading:
@@ -112,9 +115,10 @@ class Gateway:
             code, reason = await self._serve(scope, receive, send)
         if code is not None:
             try:
-                await send({"type": "websocket.close", "code": code, "reason": reason})
-            except OSError:
-                return  # the peer has gone meanwhile: nobody is left to be told
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    await send({"type": "websocket.close", "code": code, "reason": reason})
+            except (OSError, TimeoutError):
+                return  # the peer has gone meanwhile, or reads nothing: nobody is to be told
 
     async def _serve(
         self, scope: dict[str, Any], receive: Receive, send: Send

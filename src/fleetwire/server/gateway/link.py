@@ -51,14 +51,21 @@ class LinkEnded(Exception):
         self.reason = reason
 
 
+async def _too_slow() -> None:
+    raise LinkEnded(messages.CLOSE_TOO_SLOW, f"Nothing was read for {SEND_WITHIN_S:g} s.")
+
+
 class Rooms(NamedTuple):
-    """What links share: the stores, the engines of `batches`, and the clock (microseconds)."""
+    """What links share: the stores, the engines of `batches`, and the clocks (microseconds since
+    1970, monotonic seconds).
+    """
 
     database: Database
     logs: LogStore
     reports: Reports
     levels: Levels
     clock: Callable[[], int]
+    monotonic: Callable[[], float]
     heard: Callable[[str], None]
 
 
@@ -95,6 +102,7 @@ class Link:
         self._waiting: deque[_Waiting] = deque()
         self._unanswered: deque[int] = deque()
         self._unsent = 0
+        self._writes_since: float | None = None
         self._inventory: dict[str, Any] | None = None
         self._revision: tuple[int, str] | None = None
 
@@ -144,16 +152,11 @@ class Link:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            frames = self._conversation.data_to_send()
-            for frame in frames:
+            for frame in self._conversation.data_to_send():
                 kind = "text" if isinstance(frame, str) else "bytes"
-                try:
-                    async with asyncio.timeout(SEND_WITHIN_S):
-                        await self._send({"type": "websocket.send", kind: frame})
-                except TimeoutError:
-                    raise LinkEnded(
-                        messages.CLOSE_TOO_SLOW, f"Nothing was read for {SEND_WITHIN_S:g} s."
-                    ) from None
+                self._writes_since = self._rooms.monotonic()
+                await self._send({"type": "websocket.send", kind: frame})
+            self._writes_since = None
             self._unsent = 0
             self._room.set()
             if self._conversation.close_code is not None:
@@ -196,16 +199,19 @@ class Link:
         self._waiting.append(_Waiting(observed, frames, size))
         self._release()
 
-    def _release(self) -> None:
-        """Pass on the reports whose log frames are durable, in order."""
+    def _release(self) -> bool:
+        """Pass on the reports whose log frames are durable, in order; say whether there were."""
+        released = False
         while self._waiting:
             first = self._waiting[0]
             for attempt, received in first.frames.items():
                 tail = self._tails.get(attempt)
                 if tail is not None and tail.done < received:
-                    return
+                    return released
             self._waiting.popleft()
             self._report(first.observed, first.size)
+            released = True
+        return released
 
     def _report(self, observed: Observed, size: int) -> None:
         mentioned = None
@@ -292,8 +298,9 @@ class Link:
         promised = self._awaiting.get(frame.attempt)
         if promised is not None and tail.durable >= promised:
             self._look(frame.attempt, tail)
-        self._release()
-        self._wake.set()
+        if not self._release():
+            # Else the answer to the report comes at once, and is written together with this.
+            self._wake.set()
 
     async def _store(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
         try:
@@ -323,14 +330,19 @@ class Link:
             return
         tail.durable = max(tail.durable, length)
         self._conversation.send(messages.Durable(frame.attempt, length))
-        self._wake.set()
         try:
             await tail.roll(frame)
         except BadFrame as error:
             self.close(messages.CLOSE_BAD_FRAME, error.detail)
 
     def sweep(self) -> bool:
-        """Ask again for logs that stalled; say whether the level should be read."""
+        """End the link where nothing is read, ask again for logs that stalled; say whether the
+        level should be read.
+        """
+        since = self._writes_since
+        if since is not None and self._rooms.monotonic() - since > SEND_WITHIN_S:
+            self._spawn(_too_slow())
+            return False
         stalled = [id_ for id_, tail in self._tails.items() if tail.stalled]
         if stalled and self._group is not None:
             self._spawn(self._resend(stalled))

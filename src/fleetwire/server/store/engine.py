@@ -15,7 +15,7 @@ import queue
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import sqlalchemy
 import structlog
@@ -110,11 +110,11 @@ class _UseCase(Protocol):
     def __call__(self, tx: Tx, /) -> object: ...
 
 
-class _Refused(Exception):
-    """A use case failed and was rolled back alone."""
+class _Ran(NamedTuple):
+    """What a use case returned, or why nothing of it is left."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    result: object
+    error: Exception | None
 
 
 class _Done:
@@ -276,23 +276,22 @@ class Database:
         shell.begin(connection)
         done = _Done(connection, self._clock())
         for entry in group:
-            try:
-                entry.result = self._run_one(entry.work, done)
-            except _Refused as refused:
-                error = refused.error
-                entry.error = shell.diagnose(error) or error
-                if entry.error is not error:
-                    entry.error.__cause__ = error
+            ran = self._run_one(entry.work, done)
+            entry.result = ran.result
+            if ran.error is not None:
+                entry.error = shell.diagnose(ran.error) or ran.error
+                if entry.error is not ran.error:
+                    entry.error.__cause__ = ran.error
                 if isinstance(entry.error, DatabaseFailed):
-                    raise error
+                    raise ran.error
         for reaction in self._reactions:
             self._run_reaction(reaction, done)
         shell.commit(connection)
         return done
 
-    def _run_one(self, work: Callable[[Tx], T], done: _Done) -> T:
-        """Run one use case in a savepoint. Raises _Refused with its error where nothing of it is
-        left, and the error itself where the whole transaction is gone.
+    def _run_one(self, work: Callable[[Tx], object], done: _Done) -> _Ran:
+        """Run one use case in a savepoint: where it fails, nothing of it is left. Raises where
+        the whole transaction is gone.
         """
         shell, connection = self._shell, done.connection
         if not done.fresh:
@@ -305,24 +304,23 @@ class Database:
             if not shell.in_transaction(connection):
                 raise  # the database has rolled back the whole group by itself
             shell.return_to_savepoint(connection)
-            raise _Refused(error) from error
+            return _Ran(None, error)
         if not shell.in_transaction(connection):
             msg = f"{work!r} has ended the transaction of its whole group"
             raise AssertionError(msg)
         done.take(tx)
-        return result
+        return _Ran(result, None)
 
     def _run_reaction(self, reaction: Reaction, done: _Done) -> None:
-        try:
-            handled = self._run_one(lambda tx: reaction(tx, done.topics), done)
-        except _Refused as refused:
-            error = self._shell.diagnose(refused.error) or refused.error
-            if isinstance(error, DatabaseFailed):
-                raise refused.error
-            _log.error("a reaction failed; a sweep will do its work", exc_info=error)
+        ran = self._run_one(lambda tx: reaction(tx, done.topics), done)
+        if ran.error is None:
+            for topic in cast("Collection[str]", ran.result):
+                done.topics.pop(topic, None)
             return
-        for topic in handled:
-            done.topics.pop(topic, None)
+        error = self._shell.diagnose(ran.error) or ran.error
+        if isinstance(error, DatabaseFailed):
+            raise ran.error
+        _log.error("a reaction failed; a sweep will do its work", exc_info=error)
 
     def _drop_group(self, connection: sqlalchemy.Connection, error: BaseException) -> None:
         if not self._shell.abandon(connection, error):

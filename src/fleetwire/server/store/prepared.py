@@ -9,6 +9,7 @@ Errors are the driver's own; `engine` diagnoses them as it does Core's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -18,6 +19,10 @@ from sqlalchemy.engine import Dialect
 AT_ONCE: Final = 512
 """Ids in one statement at most: below the parameter limits of both databases."""
 
+ROWS_AT_ONCE: Final = 32
+"""Rows of one statement that changes many, on SQLite. Its driver lets the interpreter's lock go
+with every step, and a row would be a step: under load, most of its time is waiting for the lock.
+"""
 
 Ids: TypeAlias = list[BindParameter[str]]
 
@@ -39,6 +44,7 @@ class Prepared:
         self._statement = statement
         self._columns = list(columns) or None
         self._known: dict[str, Compiled] = {}
+        self._many: dict[int, str] = {}
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> list[Any]:
         """Run it; return its rows as tuples."""
@@ -53,13 +59,27 @@ class Prepared:
         return int(self._run(connection, parameters).rowcount)
 
     def change_all(self, connection: Connection, many: Sequence[Mapping[str, Any]]) -> int:
-        """Run it for each of `many`; return how many rows were changed in all."""
-        if len(many) == 1:
-            return self.change(connection, many[0])
+        """Run it for each of `many`, no two for the same row; return how many rows were changed
+        in all.
+        """
         compiled = self._compiled(connection.dialect)
-        cursor = _driver(connection).cursor()
-        cursor.executemany(compiled.sql, [_arguments(compiled, one) for one in many])
-        return int(cursor.rowcount)
+        driver = _driver(connection)
+        arguments = [_arguments(compiled, one) for one in many]
+        if compiled.order is None:
+            cursor = driver.cursor()
+            cursor.executemany(compiled.sql, arguments)
+            return int(cursor.rowcount)
+        changed = start = 0
+        while left := len(arguments) - start:
+            # Powers of two: few different statements for the driver to keep.
+            size = min(ROWS_AT_ONCE, 1 << (left.bit_length() - 1))
+            sql = self._many.get(size)
+            if sql is None:
+                sql = self._many[size] = of_many_rows(compiled.sql, size)
+            given = tuple(itertools.chain.from_iterable(arguments[start : start + size]))
+            changed += driver.execute(sql, given).rowcount
+            start += size
+        return changed
 
     def _run(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a cursor
         return _execute(connection, self._compiled(connection.dialect), parameters)
@@ -102,6 +122,22 @@ class PreparedIn:
             ids: Ids = [bindparam(f"id_{number}", type_=String) for number in range(size)]
             known = self._known[dialect.name, size] = _compile(self._statement(ids), dialect, None)
         return known
+
+
+def of_many_rows(sql: str, rows: int) -> str:
+    """Return an INSERT of one row, or an UPDATE of one, as a statement of many rows. The values
+    are counted, each `?` of it once for every row.
+    """
+    if rows == 1:
+        return sql
+    head, values, group = sql.rpartition(" VALUES ")
+    if values:
+        return f"{head}{values}{', '.join([group] * rows)}"
+    first, *others = sql.split("?")
+    named = first + "".join(f"many.column{n}{text}" for n, text in enumerate(others, 1))
+    change, where, condition = named.partition(" WHERE ")
+    group = f"({', '.join('?' * len(others))})"
+    return f"{change} FROM (VALUES {', '.join([group] * rows)}) AS many{where}{condition}"
 
 
 def _compile(statement: ClauseElement, dialect: Dialect, columns: list[str] | None) -> Compiled:

@@ -85,10 +85,12 @@ _FOLD_COLUMNS = ("state", "outcome", "counts", "unsettled")
 _REFOLD = Prepared(_UPDATE, _FOLD_COLUMNS)
 _END = Prepared(_UPDATE, (*_FOLD_COLUMNS, "ended_at"))
 _REQUESTS = PreparedIn(lambda ids: select(runs.c.id, runs.c.request).where(runs.c.id.in_(ids)))
-_BY_KEY = Prepared(
-    select(runs.c.id, runs.c.idempotency_hash, runs.c.created_at)
-    .where(runs.c.created_by == bindparam("user"))
-    .where(runs.c.idempotency_key == bindparam("the_key"))
+_BY_KEYS = PreparedIn(
+    lambda keys: (
+        select(runs.c.idempotency_key, runs.c.id, runs.c.idempotency_hash, runs.c.created_at)
+        .where(runs.c.created_by == bindparam("user"))
+        .where(runs.c.idempotency_key.in_(keys))
+    )
 )
 _WISH = select(runs.c.wish).where(runs.c.id == bindparam("the_id")).with_for_update()
 _RUNS = select(
@@ -177,12 +179,12 @@ def change(connection: Connection, run_id: str, **values: object) -> None:
     connection.execute(_UPDATE, {"the_id": run_id, **values})
 
 
-def by_idempotency_key(
-    connection: Connection, user: str, key: str
-) -> tuple[str, str | None, int] | None:
-    """Return (run id, hash of the body, created at) of the run that holds a user's key."""
-    row = _BY_KEY.first(connection, {"user": user, "the_key": key})
-    return None if row is None else (row[0], row[1], row[2])
+def by_idempotency_keys(
+    connection: Connection, user: str, keys: Sequence[str]
+) -> dict[str, tuple[str, str | None, int]]:
+    """Return id, hash of the body and time of making of the runs that hold a user's keys."""
+    rows = _BY_KEYS.rows(connection, keys, {"user": user})
+    return {key: (id_, body, created_at) for key, id_, body, created_at in rows}
 
 
 def wish(connection: Connection, run_id: str) -> Wish | None:

@@ -198,6 +198,9 @@ def test_doctor_finds_nothing_wrong(system: System) -> None:
 def test_agent_status(system: System) -> None:
     state = str(system.data / "agents" / "1")
     wait_until((system.data / "agents" / "1" / "agent-status.json").exists)
+    line = system("agent", "status", "--state", state, "--output", "jsonl")
+    assert line.stdout.count(b"\n") == 1
+    assert json.loads(line.stdout)["name"] == "local-1"
     done = system("agent", "status", "--state", state)
     assert done.returncode == 0, done.stderr
     assert b"local-1" in done.stdout

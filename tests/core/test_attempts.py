@@ -68,6 +68,14 @@ def test_the_plain_way() -> None:
     assert is_final(ended)
 
 
+@pytest.mark.parametrize(("code", "number"), [(None, None), (0, 9)])
+def test_an_exit_has_a_code_or_a_signal(code: int | None, number: int | None) -> None:
+    said = {"h": "exited", "at": 2, "cause": "exited", "exit_code": code, "signal": number,
+            "started_at": 1, "duration": 0.1, "length": 0, "sha256": "0" * 64}  # fmt: skip
+    with pytest.raises(msgspec.ValidationError, match="exactly one"):
+        msgspec.convert(said, Exited)
+
+
 @pytest.mark.parametrize(
     ("exit_", "outcome"),
     [

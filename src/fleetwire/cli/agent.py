@@ -15,7 +15,7 @@ from fleetwire.cli.visible import one_line
 
 _FLAGS = (
     "server", "backup_server", "state", "name", "token_file", "max_concurrent", "log_level",
-    "log_format", "parent_fd", "backoff_initial_s", "backoff_max_s",
+    "log_format", "parent_fd", "backoff_initial_s", "backoff_max_s", "spool_quota_bytes",
 )  # fmt: skip
 
 
@@ -46,6 +46,12 @@ def _configure(parser: Parser) -> None:
         help="a label of this node; may be repeated",
     )
     parser.option("--max-concurrent", metavar="N", type=count, help="attempts at once (default 5)")
+    parser.option(
+        "--spool-quota-bytes",
+        metavar="N",
+        type=count,
+        help="output kept here that the server lacks, at most (default 1 GiB)",
+    )
     parser.option("--backoff-initial-s", metavar="S", type=float, help="first wait to reconnect")
     parser.option("--backoff-max-s", metavar="S", type=float, help="longest wait to reconnect")
     parser.option(
@@ -90,7 +96,7 @@ def _status(values: argparse.Namespace) -> int:
         raise LocalError(f"{file} cannot be read: {error}.", hint="Check its rights.") from error
     alive = lives(state)
     if values.output != "text":
-        write_json(body)
+        write_json(msgspec.json.encode(report))  # the file is indented, for people
         return 0 if alive else 1
     now = time.time_ns() // 1000
     ago = lasted((now - report.written) / 1e6)

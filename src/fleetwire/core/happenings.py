@@ -46,6 +46,10 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defa
     leftovers: Count = 0
     error: Reason | None = None
 
+    def __post_init__(self) -> None:
+        if (self.exit_code is None) == (self.signal is None):
+            raise ValueError("exactly one of exit_code and signal must be set")
+
 
 class Lost(msgspec.Struct, frozen=True, tag="lost", tag_field="h"):
     """The node cannot say how the attempt ended, and says why it cannot."""

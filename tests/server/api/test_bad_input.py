@@ -290,6 +290,21 @@ def test_bad_idempotency_keys(server: Server, key: str) -> None:
     assert answer.json["field"] == "Idempotency-Key"
 
 
+@pytest.mark.parametrize(
+    ("header", "status"), [("Idempotency-Key: b", 422), ("Authorization: Bearer fw_x", 401)]
+)
+def test_a_header_that_decides_is_sent_once(server: Server, header: str, status: int) -> None:
+    body = b'{"spec": {"kind": "ping"}, "selector": "os=linux"}'
+    head = (
+        f"POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Authorization: Bearer {server.token}\r\nIdempotency-Key: a\r\n{header}\r\n"
+        "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+    )
+    answer = server.raw(head.encode() + body)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert b"more than one" in answer
+
+
 @pytest.mark.parametrize("grace", [-1, limits.GRACE_S + 1, "5", False])
 def test_bad_grace_of_a_stop(server: Server, grace: Any) -> None:
     answer = server.call("POST", f"/api/v1/runs/{ID}/stop", {"grace": grace})

@@ -50,9 +50,13 @@ class Authenticator:
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         """Return who calls, or raise Unauthenticated or BadOrigin."""
-        authorization = connection.headers.get("authorization")
-        if authorization is not None:
-            scheme, _, secret = authorization.partition(" ")
+        authorizations = connection.headers.getlist("authorization")
+        if authorizations:
+            scheme, _, secret = authorizations[0].partition(" ")
+            if len(authorizations) > 1:
+                raise Unauthenticated(
+                    "There is more than one Authorization header.", hint="Send one."
+                )
             if scheme.lower() != "bearer" or not secret.startswith(TOKEN_PREFIX):
                 raise Unauthenticated(
                     "The Authorization header holds no API token.",

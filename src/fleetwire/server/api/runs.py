@@ -34,7 +34,7 @@ async def submit(request: Request, body: RunParams) -> Response:
     """
     parts, caller = parts_of(request), caller_of(request)
     asked = body.request()
-    idempotency = _idempotency(request.headers.get("idempotency-key"), asked)
+    idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked)
     by = Submitter(caller.user, caller.name)
     submitted = await parts.submissions.submit(
         Submission(asked, by, idempotency, parts.logs.segment_now())
@@ -49,9 +49,14 @@ async def submit(request: Request, body: RunParams) -> Response:
     return response
 
 
-def _idempotency(key: str | None, asked: RunRequest) -> tuple[str, str] | None:
-    if key is None:
+def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
+    if not keys:
         return None
+    if len(keys) > 1:
+        raise Unprocessable(
+            "There is more than one Idempotency-Key.", hint="Send one.", field="Idempotency-Key"
+        )
+    (key,) = keys
     is_fine = key.isascii() and key.isprintable()
     if not is_fine or not 1 <= len(key) <= limits.IDEMPOTENCY_KEY_CHARS:
         raise Unprocessable(

@@ -220,6 +220,8 @@ class _OpenLink:
         parts = self._parts
         match event:
             case SignatureNeeded(signed=signed):
+                if self._conversation.phase is Phase.CLOSED:
+                    return  # what came right behind the challenge has ended the link
                 self._greeted_at = parts.clock()
                 signature = keys.sign(parts.identity.signing_seed, signed)
                 self._conversation.greet(signature, clock=parts.wall())

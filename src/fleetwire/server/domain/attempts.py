@@ -140,6 +140,10 @@ class _Taking:
         if row is None:
             self._unknown.append(observation.attempt)
             return
+        if observation.epoch == 0 and row.attempt.node == self.link.id:
+            # A power loss tore `epoch` and `order` on the node: it cannot say which one began, but
+            # nothing of this attempt will start there any more (law 6), whichever it was.
+            observation = msgspec.structs.replace(observation, epoch=row.attempt.epoch)
         if row.attempt.node != self.link.id or observation.epoch != row.attempt.epoch:
             self._old_epoch(row, observation)
             return

@@ -19,6 +19,7 @@ DICTATED = {
     "addHandler": "logging",
     "add_exception_handler": "Starlette",
     "add_signal_handler": "asyncio",
+    "call_exception_handler": "asyncio",
     "exception_handler": "FastAPI",
     "exception_handlers": "FastAPI",
     "handler": "logging, signal",

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import footprint, latency, report, simulated, throughput
+from bench import footprint, latency, report, scale, simulated, throughput
 from bench.figures import Figure
 from fleetwire.testing.lab import Lab
 
@@ -18,23 +18,30 @@ GROUPS: dict[str, Callable[[Lab], Iterator[Figure]]] = {
     "fan-out": throughput.measure_fan_out,
     "simulated": simulated.measure,
     "footprint": footprint.measure,
+    "scale": scale.measure,
 }
+LONG: dict[str, Callable[[Lab], Iterator[Figure]]] = {"scale-10000": scale.measure_long}
+"""Groups that take minutes: only with --long, or by name."""
 
 
 def main() -> int:
     """Run the chosen groups, each in a fresh system of its own."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=GROUPS, help="one group; repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=[*GROUPS, *LONG], help="one group; repeatable"
+    )
+    parser.add_argument("--long", action="store_true", help="10,000 simulated agents as well")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     figures: list[Figure] = []
-    for name in options.only or GROUPS:
+    groups = GROUPS | LONG
+    for name in options.only or (groups if options.long else GROUPS):
         with (
             tempfile.TemporaryDirectory(prefix=f"fleetwire-bench-{name}-") as folder,
             Lab(Path(folder)) as lab,
         ):
             lab.start_server()
-            for figure in GROUPS[name](lab):
+            for figure in groups[name](lab):
                 figures.append(figure)
                 bare = f", bare {figure.bare:.3g}" if figure.bare is not None else ""
                 sys.stderr.write(

@@ -52,6 +52,7 @@ Operate:
   server      run the server
   agent       run the agent of this machine
               also: agent status
+  swarm       simulate agents to see what a server can carry
   doctor      find what is wrong here and how to mend it
   completion  print a completion script for your shell
 

@@ -28,6 +28,7 @@ PACKAGES = [
     "fleetwire.server.nudges",
     "fleetwire.server.store",
     "fleetwire.shim",
+    "fleetwire.swarm",
     "fleetwire.testing",
 ]
 # What the agent may use of the shim: the format, the way in, the way to talk (architecture 4).

@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("server", "run the server", "server"),
         _command("agent", "run the agent of this machine", "agent"),
         _command("agent status", "show what this machine's agent is doing now", "agent"),
+        _command("swarm", "simulate agents to see what a server can carry", "swarm"),
         _command("doctor", "find what is wrong here and how to mend it", "doctor"),
         _command("completion", "print a completion script for your shell", "completion"),
     )
@@ -53,7 +54,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
 GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Work", ("run", "runs", "nodes")),
     ("Access", ("login", "logout", "whoami", "tokens")),
-    ("Operate", ("up", "server", "agent", "doctor", "completion")),
+    ("Operate", ("up", "server", "agent", "swarm", "doctor", "completion")),
 )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import secrets
 import signal
@@ -50,15 +49,13 @@ from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database
+from fleetwire.server.tuning import settle
 
 PASSWORD_FILE: Final = "admin-password"  # noqa: S105 - the name of the file
 LEAVE_S: Final = 2
 """What has not ended by then is cut off."""
 
 USED_EVERY_S: Final = 60.0
-SWITCH_S: Final = 0.0005
-GC_AFTER: Final = 10_000
-"""New containers before a collection; Python's 700 is for programs that run for a moment."""
 PROBE_S: Final = 1.0
 _log = structlog.get_logger("fleetwire.server")
 
@@ -87,13 +84,7 @@ def new_secret() -> str:
 def main(config: Config) -> int:
     """Run the server; return the process's exit code. Errors of the start are printed."""
     log.set_up(config.log_level, config.log_format)
-    # The event loop and the writer thread hand each other the interpreter's lock many times in a
-    # run; with Python's 5 ms a no-op took a fifth longer, p50 25 against 21 ms.
-    sys.setswitchinterval(SWITCH_S)
-    # What is loaded now stays: no collection need look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_AFTER, 20, 20)
+    settle()
     try:
         with _data_folder(config.data), listen(config.host, config.port) as listening:
             return uvloop.run(_serve(config, listening))

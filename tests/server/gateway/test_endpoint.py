@@ -159,8 +159,8 @@ async def test_wrong_keys_unknown_nodes_and_foreign_paths_look_alike(serve: Serv
         assert len(said) == 1
         assert said.pop()[0] == messages.CLOSE_UNAUTHENTICATED
         node = await one.node("b")
-        view = await one.database.read(lambda c: nodes.key_of(c, node.identity.node))
-        assert view is not None
+        view = await one.database.read(lambda c: nodes.keys_of(c, [node.identity.node]))
+        assert list(view) == [node.identity.node]
         async with dial(one, "not-an-id") as socket:
             await socket.send(
                 msgspec.json.encode(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp
 
 from fleetwire.server.api import console, openapi
@@ -39,7 +39,8 @@ def build(
     app.state.parts = parts
     app.router.routes.extend((*DOORS, *gateway, *openapi.doors(DOORS), *console.doors()))
     check_guarded(app.router.routes, others_open=AGENT_PATHS)
-    return FrontDoor(Directory(DOORS, app), names=names, error_id=error_id)
+    sockets = [route for route in gateway if isinstance(route, WebSocketRoute)]
+    return FrontDoor(Directory(DOORS, app, sockets), names=names, error_id=error_id)
 
 
 class _Application(FastAPI):

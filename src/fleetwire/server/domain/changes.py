@@ -117,8 +117,9 @@ class Changes:
         attempts.save(tx.connection, changed)
         decisions.record(tx.connection, self._lines)
         _refold(tx, changed)
-        if any(_frees(before.attempt, after.attempt) for before, after in changed):
-            tx.nudge("dispatch")
+        for before, after in changed:
+            if _frees(before.attempt, after.attempt):
+                tx.nudge(f"dispatch:{before.attempt.node}")
 
 
 def _frees(before: Attempt, after: Attempt) -> bool:

@@ -126,9 +126,9 @@ def _rows(tx: Tx, asked: Mapping[str, Asked]) -> dict[str, list[AttemptRow]]:
         told = asked[node].told.get(row.id)
         if told != Word(row.attempt.epoch, row.attempt.wish, row.stop_grace):
             rows.setdefault(node, []).append(row)
-    for node, one in asked.items():
-        if one.full:
-            rows[node] = attempts.unsettled_of_node(tx.connection, node)
+    full = [node for node, one in asked.items() if one.full]
+    for row in attempts.unsettled_of_nodes(tx.connection, full) if full else ():
+        rows.setdefault(str(row.attempt.node), []).append(row)
     return rows
 
 

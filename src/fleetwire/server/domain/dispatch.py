@@ -3,11 +3,15 @@
 All three in one transaction of the writer: what was looked at cannot have changed when it is
 carried out, a raised generation is seen (5.4), and a run costs one commit less on its way. The
 price is that a round holds the writer while it signs (about 30 us an order): so rounds are short.
+
+Nor does a round look at the whole fleet each time: what has just become possible is new attempts,
+and nodes that something happened to. Only the sweep looks at all nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -64,13 +68,16 @@ class Signing(NamedTuple):
     sign: Callable[[bytes], bytes]
 
 
-def round_(tx: Tx, signing: Signing, *, page_after: str | None) -> Rounded:
-    """Look, plan and carry out. With `page_after`, that page of all that wait is looked at too:
-    reasons change though nothing could start.
+def round_(
+    tx: Tx, signing: Signing, *, among: Collection[str] | None, page_after: str | None
+) -> Rounded:
+    """Look, plan and carry out: what nobody has looked at yet, and what waits for the nodes
+    `among`, or for any node where that is None. With `page_after`, that page of all that wait is
+    looked at too: reasons change though nothing could start.
     """
     if not waiting.is_any(tx.connection):
         return Rounded(0, 0, 0, 0, more=False, page_end="")
-    seen = view(tx.connection, tx.now, page_after=page_after)
+    seen = view(tx.connection, tx.now, among=among, page_after=page_after)
     decisions = plan(seen.waiting, seen.nodes, tx.now)
     changes = Changes(tx)
     changes.load(one.attempt for one in decisions)
@@ -93,23 +100,36 @@ def round_(tx: Tx, signing: Signing, *, page_after: str | None) -> Rounded:
     return Rounded(len(seen.waiting), len(assigns), told, expired, more, seen.page_end)
 
 
-def view(connection: Connection, now: int, *, page_after: str | None) -> View:
-    """Look at what could change now; with `page_after`, also at that page of all that wait."""
-    busy = attempts.busy(connection)
-    placed = nodes.placed(connection)
-    all_nodes = {
+def view(
+    connection: Connection,
+    now: int,
+    *,
+    among: Collection[str] | None,
+    page_after: str | None,
+) -> View:
+    """Look at what could change now; with `page_after`, also at that page of all that wait.
+
+    `nodes` of the view are all nodes that what is seen may go to.
+    """
+    fresh = waiting.fresh(connection, now, PER_ROUND)
+    unbound = waiting.for_any(connection, now, PER_ROUND)
+    asked: list[str] | None = None
+    if among is not None and not unbound and page_after is None:
+        asked = list({*among, *(one.target for one in fresh if one.target is not None)})
+    busy = attempts.busy(connection, asked)
+    placed = nodes.placed(connection, asked)
+    seen = {
         one.id: NodeView(one.id, one.name, one.link, one.admin, one.capacity, busy.get(one.id, 0))
         for one in placed
     }
-    free = [id_ for id_, node in all_nodes.items() if obstacle(node, node.busy) is None]
-    room = max((all_nodes[id_].capacity - all_nodes[id_].busy for id_ in free), default=0)
+    free = [id_ for id_, node in seen.items() if obstacle(node, node.busy) is None]
+    room = max((seen[id_].capacity - seen[id_].busy for id_ in free), default=0)
     each = min(room, PER_NODE)
-    lists = [
-        waiting.for_nodes(connection, now, free, each=each, limit=PER_ROUND) if free else [],
-        waiting.for_any(connection, now, PER_ROUND),
-        waiting.fresh(connection, now, PER_ROUND),
-    ]
-    more = any(len(found) >= PER_ROUND for found in lists)
+    bound = waiting.for_nodes(connection, now, free, each=each, limit=PER_ROUND) if free else []
+    lists = [bound, unbound, fresh]
+    # Cut at the round's end, or at a node's share of it though the node has more room.
+    shares = Counter(one.target for one in bound) if room > each else Counter[str | None]()
+    more = any(len(found) >= PER_ROUND for found in lists) or each in shares.values()
     page_end = ""
     if page_after is not None:
         page = waiting.page(connection, now, after=page_after, limit=PER_ROUND)
@@ -118,7 +138,7 @@ def view(connection: Connection, now: int, *, page_after: str | None) -> View:
     pending = {one.id: one for found in lists for one in found}
     # Time-ordered ids: the oldest first.
     ordered = [pending[id_] for id_ in sorted(pending)]
-    return View(_waiting(connection, ordered, placed), all_nodes, more, page_end)
+    return View(_waiting(connection, ordered, placed), seen, more, page_end)
 
 
 def _assign(changes: Changes, assigns: list[Assign], signing: Signing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -36,12 +37,13 @@ __all__ = [
     "Reading",
     "Silence",
     "accept_hello",
+    "accept_hellos",
     "confirm_drains",
     "create_token",
     "delete_token",
     "enrol",
     "inventory",
-    "key_of",
+    "keys_of",
     "list_tokens",
     "set_admin",
     "silences",
@@ -95,42 +97,58 @@ class NodeKey(msgspec.Struct, frozen=True):
     admin: AdminState
 
 
-def key_of(connection: Connection, node: str) -> NodeKey | None:
-    """Return the key that a hello of this node must be signed with."""
-    found = nodes.key(connection, node)
-    return None if found is None else NodeKey(*found)
+def keys_of(connection: Connection, ids: Sequence[str]) -> dict[str, NodeKey]:
+    """Return the keys that hellos of these nodes must be signed with; who is unknown has none."""
+    return {id_: NodeKey(*found) for id_, found in nodes.keys(connection, ids).items()}
 
 
 def accept_hello(tx: Tx, node: str, greeting: Greeting) -> Accepted:
-    """Take a verified hello: from its commit on, older links of the node are fenced (5.6).
+    """Take a verified hello, as `accept_hellos` does. Raises NodeRefused."""
+    accepted = accept_hellos(tx, {node: greeting})[node]
+    if isinstance(accepted, NodeRefused):
+        raise accepted
+    return accepted
 
-    With a new incarnation, what was given under the old one is lost (5.3). Raises NodeRefused.
+
+def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accepted | NodeRefused]:
+    """Take verified hellos, by node: from their commit on, older links of the nodes are fenced
+    (5.6). With a new incarnation, what was given under the old one is lost (5.3).
     """
-    row = nodes.lock(tx.connection, node)
-    if row is None or row.admin == "disabled":
-        raise NodeRefused(
-            "This node may not connect: it is unknown or disabled.",
-            hint="An administrator can enrol or enable it.",
+    rows = nodes.lock_all(tx.connection, list(greetings))
+    answers: dict[str, Accepted | NodeRefused] = {}
+    greeted: list[dict[str, Any]] = []
+    for node, greeting in greetings.items():
+        row = rows.get(node)
+        if row is None or row.admin == "disabled":
+            answers[node] = NodeRefused(
+                "This node may not connect: it is unknown or disabled.",
+                hint="An administrator can enrol or enable it.",
+            )
+            continue
+        answers[node] = Accepted(row.link_epoch + 1, row.name, greeting.incarnation)
+        greeted.append(
+            {
+                "the_id": node,
+                "link_epoch": row.link_epoch + 1,
+                "link": "online",
+                "incarnation": greeting.incarnation,
+                "boot_id": greeting.boot_id,
+                "agent_version": greeting.agent_version,
+                "address": greeting.address,
+                "clock_skew": greeting.clock - tx.now,
+                "last_seen_at": tx.now,
+            }
         )
-    cluster.raise_generation(tx, greeting.generation)
-    link_epoch = row.link_epoch + 1
-    nodes.change(
-        tx.connection,
-        node,
-        link_epoch=link_epoch,
-        link="online",
-        incarnation=greeting.incarnation,
-        boot_id=greeting.boot_id,
-        agent_version=greeting.agent_version,
-        address=greeting.address,
-        clock_skew=greeting.clock - tx.now,
-        last_seen_at=tx.now,
-    )
-    if greeting.incarnation != row.incarnation:
-        _lose_old_incarnation(tx, node, greeting.incarnation)
+        tx.nudge(f"dispatch:{node}")
+    if not greeted:
+        return answers
+    cluster.raise_generation(tx, max(greetings[one["the_id"]].generation for one in greeted))
+    nodes.greet_all(tx.connection, greeted)
+    for one in greeted:
+        if one["incarnation"] != rows[one["the_id"]].incarnation:
+            _lose_old_incarnation(tx, one["the_id"], one["incarnation"])
     tx.nudge("nodes")
-    tx.nudge("dispatch")
-    return Accepted(link_epoch, row.name, greeting.incarnation)
+    return answers
 
 
 def set_admin(tx: Tx, node: str, admin: AdminState) -> None:
@@ -155,7 +173,7 @@ def set_admin(tx: Tx, node: str, admin: AdminState) -> None:
         changes.flush()
     tx.nudge(f"node:{node}")
     tx.nudge("nodes")
-    tx.nudge("dispatch")
+    tx.nudge(f"dispatch:{node}")
 
 
 def confirm_drains(tx: Tx) -> int:
@@ -199,7 +217,8 @@ def write_links(
         _say(tx, node, text)
     if states:
         tx.nudge("nodes")
-        tx.nudge("dispatch")
+    for node in states:
+        tx.nudge(f"dispatch:{node}")
 
 
 def _lose_old_incarnation(tx: Tx, node: str, incarnation: str) -> None:

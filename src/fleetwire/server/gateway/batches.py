@@ -153,12 +153,6 @@ class Levels:
         self._due[node] = None
         self._some.set()
 
-    async def full(self, node: str, link_epoch: int) -> Level:
-        """Return a link's whole level, with its orders marked as offered."""
-        asked = {node: Asked(link_epoch, full=True)}
-        levels = await self._database.write(partial(desired.desired, asked=asked, key=self._key))
-        return levels[node]
-
     async def run(self) -> None:
         """Look until cancelled."""
         self._loop = asyncio.get_running_loop()

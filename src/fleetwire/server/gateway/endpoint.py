@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, Final
 
 import structlog
-from nacl.exceptions import CryptoError
-from nacl.signing import VerifyKey
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from fleetwire.core import limits
@@ -22,18 +19,16 @@ from fleetwire.core.ids import is_id
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
 from fleetwire.protocol.versions import SUBPROTOCOL
-from fleetwire.server.domain import nodes
-from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused, Reading
+from fleetwire.server.domain.nodes import NodeRefused, Reading
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
+from fleetwire.server.gateway.greetings import Gate, Greetings, Unverified, Welcomed
 from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
 from fleetwire.server.gateway.links import Links
 from fleetwire.server.logs.base import LogStore, StaleLink
 from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
-GREETINGS_AT_ONCE: Final = 1000
 CLOSE_WITHIN_S: Final = 5.0
-"""Connections that have not said hello yet; the next one is told to come later."""
 
 _log = structlog.get_logger()
 
@@ -69,7 +64,8 @@ class Gateway:
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
         self._hello_within_s = hello_within_s
-        self._greeting = 0
+        self._gate = Gate(monotonic=monotonic)
+        self._greetings = Greetings(database, key=key)
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)
@@ -90,6 +86,7 @@ class Gateway:
         """Work for the links until cancelled; then tell them to come again later."""
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._greetings.run(), name="gateway: greetings")
                 group.create_task(self._reports.run(), name="gateway: reports")
                 group.create_task(self._levels.run(), name="gateway: levels")
         finally:
@@ -99,8 +96,7 @@ class Gateway:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI)."""
         await receive()  # websocket.connect
-        headers = dict(scope["headers"])
-        if b"origin" in headers:
+        if any(name == b"origin" for name, _ in scope["headers"]):
             # Agents send none; a browser does, and no page may open this socket.
             await send({"type": "websocket.close", "code": messages.CLOSE_FORBIDDEN})
             return
@@ -109,8 +105,8 @@ class Gateway:
         code: int | None
         if not spoken:
             code, reason = messages.CLOSE_VERSION, f"This door speaks {SUBPROTOCOL} only."
-        elif self._greeting >= GREETINGS_AT_ONCE:
-            code, reason = messages.CLOSE_LATER, f"retry_after={RETRY_AFTER_S}"
+        elif (later := self._gate.later()) is not None:
+            code, reason = messages.CLOSE_LATER, f"retry_after={later:.1f}; too many at once"
         else:
             code, reason = await self._serve(scope, receive, send)
         if code is not None:
@@ -136,43 +132,47 @@ class Gateway:
     async def _serve_link(
         self, node: str, scope: dict[str, Any], receive: Receive, send: Send
     ) -> None:
+        link = await self._greet(node, scope, receive, send)
+        self.links.heard(node)
+        self.links.add(link)
+        try:
+            await self._welcome(link)
+            await link.run(receive)
+        finally:
+            self.links.remove(link)
+            self._levels.unwatch(node)
+
+    async def _greet(self, node: str, scope: dict[str, Any], receive: Receive, send: Send) -> Link:
+        """Return the link that a hello asks for, once its acceptance is committed."""
         conversation = ServerConversation(
             cluster=self._cluster, node=node, nonce=self._nonce(), clock=self._clock()
         )
         client = scope.get("client")
-        self._greeting += 1
         try:
             async with asyncio.timeout(self._hello_within_s):
                 hello = await self._hello(conversation, receive, send)
-                accepted = await self._accept(node, hello, client[0] if client else None)
+                accepted, level = await self._accept(node, hello, client[0] if client else None)
         except TimeoutError:
             raise LinkEnded(
                 messages.CLOSE_TOO_SLOW, f"No hello within {self._hello_within_s:g} s."
             ) from None
         finally:
-            self._greeting -= 1
-        link = Link(conversation, accepted.link_epoch, self._rooms, send)
-        self.links.heard(node)
-        self.links.add(link)
-        try:
-            await self._logs.fence(node, accepted.link_epoch)
-            conversation.welcome(
-                messages.Welcome(
-                    link_epoch=accepted.link_epoch,
-                    heartbeat_s=self._heartbeat_s,
-                    lease_s=self._lease_s,
-                    credit=limits.CREDIT_BYTES,
-                    clock=self._clock(),
-                )
+            self._gate.passed()
+        _log.info("link opened", node=accepted.name, link_epoch=accepted.link_epoch)
+        return Link(conversation, accepted.link_epoch, self._rooms, send, level)
+
+    async def _welcome(self, link: Link) -> None:
+        """Fence the node's older links, and tell it the terms."""
+        await self._logs.fence(link.node, link.link_epoch)
+        link.welcome(
+            messages.Welcome(
+                link_epoch=link.link_epoch,
+                heartbeat_s=self._heartbeat_s,
+                lease_s=self._lease_s,
+                credit=limits.CREDIT_BYTES,
+                clock=self._clock(),
             )
-            level = await self._levels.full(node, accepted.link_epoch)
-            if level.stale:
-                raise LinkEnded(messages.CLOSE_NEWER_LINK, "A newer link has taken over.")
-            _log.info("link opened", node=accepted.name, link_epoch=accepted.link_epoch)
-            await link.run(receive, level)
-        finally:
-            self.links.remove(link)
-            self._levels.unwatch(node)
+        )
 
     async def _hello(
         self, conversation: ServerConversation, receive: Receive, send: Send
@@ -195,30 +195,17 @@ class Gateway:
                 code = conversation.close_code or messages.CLOSE_BAD_FRAME
                 raise LinkEnded(code, conversation.close_reason)
 
-    async def _accept(self, node: str, hello: VerifyNeeded, address: str | None) -> Accepted:
+    async def _accept(self, node: str, hello: VerifyNeeded, address: str | None) -> Welcomed:
         """Check who it is, and take it: unknown, wrong key and wrong signature look alike."""
         wrong = LinkEnded(
             messages.CLOSE_UNAUTHENTICATED, "This is not the key of a node of this cluster."
         )
         if not is_id(node):
             raise wrong
-        known = await self._database.read(lambda connection: nodes.key_of(connection, node))
-        if known is None:
-            raise wrong
         try:
-            VerifyKey(known.key).verify(hello.signed, hello.signature)
-        except (CryptoError, ValueError):
+            return await self._greetings.take(node, hello, address)
+        except Unverified:
             raise wrong from None
-        said = hello.hello
-        greeting = Greeting(
-            incarnation=said.incarnation,
-            boot_id=said.boot_id,
-            agent_version=said.agent_version,
-            generation=said.generation,
-            clock=said.clock,
-            address=address,
-        )
-        return await self._database.write(partial(nodes.accept_hello, node=node, greeting=greeting))
 
 
 def _why(group: BaseExceptionGroup[BaseException], node: str) -> tuple[int | None, str]:

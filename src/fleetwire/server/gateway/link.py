@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -18,7 +17,7 @@ from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
-from fleetwire.protocol.conversation import ServerConversation
+from fleetwire.protocol.conversation import Phase, ServerConversation
 from fleetwire.server.domain import nodes
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level, Word
@@ -83,15 +82,21 @@ class Link:
     """An open link of one node. Made once the hello is accepted; lives as long as `run`."""
 
     def __init__(
-        self, conversation: ServerConversation, link_epoch: int, rooms: Rooms, send: Send
+        self,
+        conversation: ServerConversation,
+        link_epoch: int,
+        rooms: Rooms,
+        send: Send,
+        level: Level,
     ) -> None:
         self.node = conversation.node
         self.link_epoch = link_epoch
         self._conversation = conversation
         self._rooms = rooms
         self._send = send
+        self._level: Level | None = level  # until it is told
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None
         self._held = 0
         self._group: asyncio.TaskGroup | None = None
         self._tails: dict[str, LogTail] = {}
@@ -99,8 +104,8 @@ class Link:
         self._awaiting: dict[str, int | None] = {}
         self._again: set[str] = set()
         self._mentioned: set[tuple[str, int]] | None = set()
-        self._waiting: deque[_Waiting] = deque()
-        self._unanswered: deque[int] = deque()
+        self._waiting: list[_Waiting] = []
+        self._unanswered: list[int] = []
         self._unsent = 0
         self._writes_since: float | None = None
         self._inventory: dict[str, Any] | None = None
@@ -108,17 +113,31 @@ class Link:
 
     # -- its life ----------------------------------------------------------------------------
 
-    async def run(self, receive: Receive, level: Level) -> None:
-        """Serve the link until it ends; raises LinkEnded (in a group). `level` is told first."""
+    async def run(self, receive: Receive) -> None:
+        """Serve the link until it ends; raises LinkEnded (in a group). The level is told first.
+
+        A fleet has thousands of these frames: nothing that was only needed once stays in them.
+        """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            lengths = await self._rooms.logs.lengths(
-                [(held.segment, id_) for id_, held in level.held.items()]
-            )
-            self._tell_all(level, lengths)
-            group.create_task(self._write(), name=f"link {self.node}: write")
+            await self._begin()
+            group.create_task(self._write(), name="link: write")
             self._rooms.levels.watch(self.node)
             await self._read(receive)
+
+    async def _begin(self) -> None:
+        """Tell the whole level, with what is durable of each log."""
+        level, self._level = self._level, None
+        if level is None:
+            raise AssertionError("a link runs once")
+        logs = [(held.segment, id_) for id_, held in level.held.items()]
+        self._tell_all(level, await self._rooms.logs.lengths(logs) if logs else {})
+
+    def welcome(self, welcome: messages.Welcome) -> None:
+        """Tell the terms. Raises LinkEnded where a newer link came before they could be told."""
+        if self._conversation.phase is Phase.CLOSED:
+            raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
+        self._conversation.welcome(welcome)
 
     def close(self, code: int, reason: str) -> None:
         """End the link soon, with this close code. Idempotent: the first reason stands."""
@@ -145,8 +164,9 @@ class Link:
                 self._take(event, len(frame))
             self._wake.set()
             while self._held > HELD_BYTES or self._unsent > UNSENT_MOST:
-                self._room.clear()
+                self._room = asyncio.Event()
                 await self._room.wait()
+                self._room = None
 
     async def _write(self) -> None:
         while True:
@@ -158,19 +178,15 @@ class Link:
                 await self._send({"type": "websocket.send", kind: frame})
             self._writes_since = None
             self._unsent = 0
-            self._room.set()
+            self._say_room()
             if self._conversation.close_code is not None:
                 raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work for this link; what it raises ends the link."""
         if self._group is None:
             raise AssertionError("a link spawns only while it runs")
-
-        async def run() -> None:
-            await work
-
-        self._group.create_task(run())
+        self._group.create_task(work)
 
     # -- frames from the node ----------------------------------------------------------------
 
@@ -208,7 +224,7 @@ class Link:
                 tail = self._tails.get(attempt)
                 if tail is not None and tail.done < received:
                     return released
-            self._waiting.popleft()
+            self._waiting.pop(0)
             self._report(first.observed, first.size)
             released = True
         return released
@@ -366,13 +382,17 @@ class Link:
 
     def _let_go(self, size: int) -> None:
         self._held -= size
-        self._room.set()
+        self._say_room()
+
+    def _say_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     # -- what the node is told ---------------------------------------------------------------
 
     def answered(self, report: NodeReport, answer: Answer) -> None:
         """Take the answer to a report that is committed now; answers come in order."""
-        self._let_go(self._unanswered.popleft())
+        self._let_go(self._unanswered.pop(0))
         if answer.stale:
             self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
             return

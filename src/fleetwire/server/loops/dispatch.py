@@ -1,5 +1,7 @@
 """Dispatch: gives pending attempts to nodes. It exists because a run is only stored when it is
 submitted; whoever is free, allowed and least loaded gets it here.
+
+Topics: `dispatch` means that there are new attempts, `dispatch:{node}` that a node may take more.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from functools import partial
 from typing import Final
 
 from fleetwire.server.domain import dispatch
-from fleetwire.server.domain.dispatch import Signing
+from fleetwire.server.domain.dispatch import Rounded, Signing
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database, Tx
 
 PAGE_EVERY_US: Final = 1_000_000
 _TOPIC: Final = "dispatch"
+_OF_NODE: Final = "dispatch:"
 
 
 class DispatchLoop:
@@ -32,33 +35,54 @@ class DispatchLoop:
         self._clock = clock
         self._page = ""
         self._paged_at = 0
+        self._due: set[str] = set()  # nodes whose queue was cut; touched on the writer thread only
 
     def react(self, tx: Tx, topics: Collection[str]) -> Collection[str]:
         """Give what can start to its node in the commit that made it possible (a `Reaction`)."""
-        if _TOPIC not in topics:
+        ours = [topic for topic in topics if topic == _TOPIC or topic.startswith(_OF_NODE)]
+        if not ours:
             return ()
-        done = dispatch.round_(tx, self._signing, page_after=None)
-        return () if done.more else (_TOPIC,)
+        among = {topic.removeprefix(_OF_NODE) for topic in ours if topic != _TOPIC}
+        done = dispatch.round_(tx, self._signing, among=among, page_after=None)
+        if not done.more:
+            return ours
+        self._due |= among
+        tx.nudge(_TOPIC)  # the loop goes on
+        return [topic for topic in ours if topic != _TOPIC]
 
     async def round(self) -> str:
-        """Look, plan, carry out; again at once while lists were cut and work was found."""
-        assigned = told = expired = looked = 0
+        """Look, plan, carry out; again at once while lists were cut and work was found. Once a
+        second all nodes are looked at, and a page of all that wait: a nudge may have been lost,
+        and reasons change though nothing could start.
+        """
+        counted = [0, 0, 0, 0]
         more = True
         while more:
-            # A page of all that wait, once a second: reasons change though nothing could start.
-            now = self._clock()
-            paging = now - self._paged_at >= PAGE_EVERY_US
-            page_after = self._page if paging else None
-            done = await self._database.write(
-                partial(dispatch.round_, signing=self._signing, page_after=page_after)
+            done = await self._database.write(self._new)
+            more = self._count(counted, done)
+        more = self._clock() - self._paged_at >= PAGE_EVERY_US
+        while more:
+            sweep = partial(
+                dispatch.round_, signing=self._signing, among=None, page_after=self._page
             )
-            if paging:
-                self._page, self._paged_at = done.page_end, now
-            assigned += done.assigned
-            told += done.told
-            expired += done.expired
-            looked += done.looked
-            more = done.more
+            done = await self._database.write(sweep)
+            self._page, self._paged_at = done.page_end, self._clock()
+            more = self._count(counted, done)
+        looked, assigned, told, expired = counted
         return (
             f"looked at {looked}, assigned {assigned}, gave {told} a new reason, expired {expired}"
         )
+
+    def _new(self, tx: Tx) -> Rounded:
+        """A round of what is new, and of the nodes whose queue was cut."""
+        among, self._due = self._due, set()
+        done = dispatch.round_(tx, self._signing, among=among, page_after=None)
+        if done.more:
+            self._due |= among
+        return done
+
+    @staticmethod
+    def _count(counted: list[int], done: Rounded) -> bool:
+        for place, number in enumerate((done.looked, done.assigned, done.told, done.expired)):
+            counted[place] += number
+        return done.more

@@ -1,7 +1,7 @@
 """What every carrier of nudges offers. A nudge is a hint: consumers sweep as well.
 
-Topics: ``dispatch``, ``sealing``, ``node:{id}``, ``run:{id}``, ``log:{attempt}``, ``nodes`` and
-``runs``.
+Topics: ``dispatch`` (new attempts), ``dispatch:{node}`` (it may take more), ``sealing``,
+``node:{id}``, ``run:{id}``, ``log:{attempt}``, ``nodes`` and ``runs``.
 """
 
 from __future__ import annotations

@@ -149,7 +149,9 @@ def of_run(connection: Connection, run_id: str) -> list[AttemptRow]:
 
 
 _LIVE_OF_NODE = Prepared(_LOCK.where(LIVE).where(attempts.c.node_id == bindparam("node")))
-_UNSETTLED_OF_NODE = Prepared(_LOCK.where(UNSETTLED).where(attempts.c.node_id == bindparam("node")))
+_UNSETTLED_OF_NODES = PreparedIn(
+    lambda ids: _LOCK.where(UNSETTLED).where(attempts.c.node_id.in_(ids))
+)
 
 
 def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
@@ -159,7 +161,12 @@ def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
 
 def unsettled_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     """Return a node's attempts whose log is not settled, the live ones among them, locked."""
-    return [_row(row) for row in _UNSETTLED_OF_NODE.rows(connection, {"node": node})]
+    return unsettled_of_nodes(connection, [node])
+
+
+def unsettled_of_nodes(connection: Connection, ids: Sequence[str]) -> list[AttemptRow]:
+    """Return what `unsettled_of_node` does, of several nodes."""
+    return [_row(row) for row in _UNSETTLED_OF_NODES.rows(connection, ids)]
 
 
 def _to_tell(ids: Ids) -> ClauseElement:
@@ -193,12 +200,17 @@ def nodes_to_tell(connection: Connection) -> set[str]:
     return {node for (node,) in connection.execute(_NODES_TO_TELL) if node is not None}
 
 
-_BUSY = Prepared(select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id))
+_LIVE_COUNT = select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id)
+_BUSY = Prepared(_LIVE_COUNT)
+_BUSY_OF = PreparedIn(lambda ids: _LIVE_COUNT.where(attempts.c.node_id.in_(ids)))
 
 
-def busy(connection: Connection) -> dict[str, int]:
-    """Return how many assigned and running attempts each node has; idle nodes are left out."""
-    return {node: count for node, count in _BUSY.rows(connection, {}) if node is not None}
+def busy(connection: Connection, ids: Sequence[str] | None = None) -> dict[str, int]:
+    """Return how many assigned and running attempts the nodes of `ids`, or all, have; idle nodes
+    are left out.
+    """
+    rows = _BUSY.rows(connection, {}) if ids is None else _BUSY_OF.rows(connection, ids)
+    return {node: count for node, count in rows if node is not None}
 
 
 class Progress(NamedTuple):

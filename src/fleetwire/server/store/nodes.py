@@ -71,12 +71,27 @@ _LINKS = select(*_LINK_COLUMNS)
 # the older link, and its reports come after (5.6).
 _LINKS_SHARED = PreparedIn(lambda ids: _LINKS.where(nodes.c.id.in_(ids)).with_for_update(read=True))
 _LINKS_LOCKED = PreparedIn(lambda ids: _LINKS.where(nodes.c.id.in_(ids)).with_for_update())
-_KEY = select(nodes.c.signing_key, nodes.c.admin).where(nodes.c.id == bindparam("the_id"))
+_KEYS = PreparedIn(
+    lambda ids: select(nodes.c.id, nodes.c.signing_key, nodes.c.admin).where(nodes.c.id.in_(ids))
+)
+_GREETED = (
+    "link_epoch",
+    "link",
+    "incarnation",
+    "boot_id",
+    "agent_version",
+    "address",
+    "clock_skew",
+    "last_seen_at",
+)
+_GREET = Prepared(update(nodes).where(nodes.c.id == bindparam("the_id")), list(_GREETED))
 _UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
 _NAME_TAKEN = select(nodes.c.id).where(nodes.c.name == bindparam("the_name"))
-_PLACED = Prepared(
-    select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels)
+_PLACED_COLUMNS = select(
+    nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels
 )
+_PLACED = Prepared(_PLACED_COLUMNS)
+_PLACED_OF = PreparedIn(lambda ids: _PLACED_COLUMNS.where(nodes.c.id.in_(ids)))
 _TARGETS = select(nodes.c.id, nodes.c.name, nodes.c.labels)
 _SHOWN = select(
     nodes.c.id,
@@ -116,10 +131,14 @@ def change_all(connection: Connection, changes: Sequence[Mapping[str, Any]]) -> 
         connection.execute(_UPDATE, [dict(one) for one in changes])
 
 
-def key(connection: Connection, node: str) -> tuple[bytes, AdminState] | None:
-    """Return a node's signing key and what an administrator decided."""
-    row = connection.execute(_KEY, {"the_id": node}).first()
-    return None if row is None else (bytes(row[0]), row[1])
+def keys(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[bytes, AdminState]]:
+    """Return the signing keys of the nodes that exist, and what an administrator decided."""
+    return {id_: (bytes(key), admin) for id_, key, admin in _KEYS.rows(connection, ids)}
+
+
+def greet_all(connection: Connection, greeted: Sequence[Mapping[str, Any]]) -> None:
+    """Store what accepted hellos say; each mapping has `the_id` and the columns of `_GREETED`."""
+    _GREET.change_all(connection, greeted)
 
 
 def links(connection: Connection, ids: Iterable[str]) -> dict[str, LinkRow]:
@@ -129,12 +148,18 @@ def links(connection: Connection, ids: Iterable[str]) -> dict[str, LinkRow]:
 
 def lock(connection: Connection, node: str) -> LinkRow | None:
     """Return a node that this transaction is going to change."""
-    return _links(connection, _LINKS_LOCKED, [node]).get(node)
+    return lock_all(connection, [node]).get(node)
 
 
-def placed(connection: Connection) -> list[Placed]:
-    """Return all nodes as dispatch sees them."""
-    return [Placed(*row) for row in _PLACED.rows(connection, {})]
+def lock_all(connection: Connection, ids: Sequence[str]) -> dict[str, LinkRow]:
+    """Return the nodes that exist, for this transaction to change."""
+    return _links(connection, _LINKS_LOCKED, ids)
+
+
+def placed(connection: Connection, ids: Sequence[str] | None = None) -> list[Placed]:
+    """Return nodes as dispatch sees them: those of `ids` that exist, or all."""
+    rows = _PLACED.rows(connection, {}) if ids is None else _PLACED_OF.rows(connection, ids)
+    return [Placed(*row) for row in rows]
 
 
 class Catalogue:

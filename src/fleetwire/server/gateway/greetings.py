@@ -1,0 +1,199 @@
+"""The way in: who may greet now, and hellos taken together.
+
+When a server comes back, its whole fleet greets at once. Alone, a hello costs a read, two commits
+and a signature; a hundred together cost little more. Who cannot be taken soon is told when to
+come again: each one later than the one before, as fast as the server takes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
+
+from fleetwire.core.errors import FleetwireError
+from fleetwire.protocol.conversation import VerifyNeeded
+from fleetwire.server.domain import desired, nodes
+from fleetwire.server.domain.desired import Asked, Level
+from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused
+from fleetwire.server.store import Connection
+from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
+
+AT_ONCE: Final = 1000
+"""Connections that have not said hello yet; the next one is told to come later."""
+TOGETHER: Final = 128
+TAKEN_PER_S: Final = 400.0
+"""How many hellos a slow machine takes; appointments are given at this rate."""
+LATER_S: Final = 1.0
+LATEST_S: Final = 30.0
+
+_log = structlog.get_logger()
+
+
+class Gate:
+    """Counts who greets, and gives appointments to those who are too many. `monotonic` is seconds.
+
+    An appointment is when this one's turn would be, had all before it come in time.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._greeting = 0
+        self._turn = 0.0
+
+    def later(self) -> float | None:
+        """Return after how many seconds to come again, or None: come in, and call `passed`."""
+        if self._greeting < AT_ONCE:
+            self._greeting += 1
+            return None
+        now = self._monotonic()
+        self._turn = max(self._turn, now + LATER_S) + 1 / TAKEN_PER_S
+        return min(self._turn - now, LATEST_S)
+
+    def passed(self) -> None:
+        """One that had come in has greeted, or has gone."""
+        self._greeting -= 1
+
+
+class Unverified(Exception):
+    """Unknown, wrong key and wrong signature look alike."""
+
+
+class Welcomed(NamedTuple):
+    """An accepted hello: the terms, and the whole level of its node, its orders offered."""
+
+    accepted: Accepted
+    level: Level
+
+
+class _Hello(NamedTuple):
+    node: str
+    needed: VerifyNeeded
+    address: str | None
+    answer: asyncio.Future[Welcomed]
+
+
+class Greetings:
+    """Takes the hellos of all links, as many as there are, in one use case after another.
+
+    `key` is the id of the server's key, with which orders are signed.
+    """
+
+    def __init__(self, database: Database, *, key: str) -> None:
+        self._database = database
+        self._key = key
+        self._queue: list[_Hello] = []
+        self._some = asyncio.Event()
+
+    async def take(self, node: str, needed: VerifyNeeded, address: str | None) -> Welcomed:
+        """Check who it is and take it; returns after the commit. Raises Unverified, NodeRefused
+        and what the database raises.
+        """
+        answer: asyncio.Future[Welcomed] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Hello(node, needed, address, answer))
+        self._some.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Take hellos until cancelled."""
+        while True:
+            await self._some.wait()
+            batch: dict[str, _Hello] = {}
+            rest: list[_Hello] = []
+            for hello in self._queue:
+                if hello.answer.done():
+                    continue  # it has gone meanwhile
+                if len(batch) < TOGETHER and hello.node not in batch:
+                    batch[hello.node] = hello
+                else:
+                    rest.append(hello)
+            self._queue = rest
+            if not rest:
+                self._some.clear()
+            await self._take(list(batch.values()))
+
+    async def _take(self, batch: Sequence[_Hello]) -> None:
+        if not batch:
+            return
+        try:
+            known = await self._database.read(partial(_verify, batch=batch))
+            greeted = [hello for hello in batch if hello.node in known]
+            answers = await self._database.write(partial(self._accept, batch=greeted))
+        except DatabaseFailed as error:
+            for hello in batch:
+                _fail(hello, error)
+            raise
+        except Exception as error:  # noqa: BLE001 - it goes to the links it belongs to
+            await self._take_apart(batch, error)
+            return
+        for hello in batch:
+            answer = answers.get(hello.node, Unverified())
+            if isinstance(answer, Exception):
+                _fail(hello, answer)
+            elif not hello.answer.done():
+                hello.answer.set_result(answer)
+
+    async def _take_apart(self, batch: Sequence[_Hello], error: Exception) -> None:
+        """One hello must not fail its neighbours: find out whose fault it is."""
+        if len(batch) > 1 and not isinstance(error, FleetwireError):
+            for hello in batch:
+                await self._take([hello])
+            return
+        for hello in batch:
+            _fail(hello, error)
+
+    def _accept(self, tx: Tx, batch: Sequence[_Hello]) -> dict[str, Welcomed | NodeRefused]:
+        greetings = {hello.node: _greeting(hello) for hello in batch}
+        accepted = nodes.accept_hellos(tx, greetings)
+        asked = {
+            node: Asked(one.link_epoch, full=True)
+            for node, one in accepted.items()
+            if isinstance(one, Accepted)
+        }
+        levels = desired.desired(tx, asked, key=self._key) if asked else {}
+        return {
+            node: Welcomed(one, levels[node]) if isinstance(one, Accepted) else one
+            for node, one in accepted.items()
+        }
+
+
+def _verify(connection: Connection, batch: Sequence[_Hello]) -> set[str]:
+    """Return the nodes whose signature is theirs (on a reader thread: it costs 60 us each, and
+    the interpreter's lock is free meanwhile).
+    """
+    known = nodes.keys_of(connection, [hello.node for hello in batch])
+    return {
+        hello.node
+        for hello in batch
+        if hello.node in known and _is_theirs(known[hello.node].key, hello.needed)
+    }
+
+
+def _is_theirs(key: bytes, needed: VerifyNeeded) -> bool:
+    try:
+        VerifyKey(key).verify(needed.signed, needed.signature)
+    except (CryptoError, ValueError):
+        return False
+    return True
+
+
+def _greeting(hello: _Hello) -> Greeting:
+    said = hello.needed.hello
+    return Greeting(
+        incarnation=said.incarnation,
+        boot_id=said.boot_id,
+        agent_version=said.agent_version,
+        generation=said.generation,
+        clock=said.clock,
+        address=hello.address,
+    )
+
+
+def _fail(hello: _Hello, error: Exception) -> None:
+    if not hello.answer.done():
+        hello.answer.set_exception(error)

@@ -4,4 +4,4 @@ The tree and the laws are in `ARCHITECTURE.md`; one word per thing is in `GLOSSA
 Importing this package imports nothing else: each daemon pays only for what it uses.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -194,10 +194,11 @@ def _explain(error: FleetwireError) -> None:
     from fleetwire.cli.visible import visible_text
 
     _say(f"fleetwire: {visible_text(error.detail)}")
-    if error.hint:
-        _say(visible_text(error.hint))
     labels = getattr(error, "labels", None)
-    if isinstance(labels, dict) and labels:
+    listed = isinstance(labels, dict) and bool(labels)
+    if error.hint and not listed:
+        _say(visible_text(error.hint))
+    if isinstance(labels, dict) and listed:
         _say("Labels that exist:")
         for key in sorted(labels):
             values = labels[key]

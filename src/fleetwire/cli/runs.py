@@ -74,7 +74,7 @@ def write_items(body: bytes) -> None:
 
 
 def what(run: Run) -> str:
-    """Return the first line of what a run does."""
+    """Return the first line of what a run does, and how many there are."""
     import msgspec
 
     spec = msgspec.json.decode(run.spec)
@@ -84,7 +84,10 @@ def what(run: Run) -> str:
     if not isinstance(script, str):
         return str(spec.get("kind", ""))
     lines = [line for line in script.splitlines() if line.strip() and not line.startswith("#")]
-    return one_line(lines[0], 60) if lines else ""
+    if not lines:
+        return ""
+    more = f" ... ({len(lines)} lines)" if len(lines) > 1 else ""
+    return one_line(lines[0], 60) + more
 
 
 def _configure_show(parser: Parser) -> None:

@@ -155,6 +155,19 @@ def test_megabytes_through_a_small_credit(play: Play) -> None:
     play(scenario)
 
 
+def test_a_server_that_cannot_decompress(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.features = ("from-the-future",)
+        await lab.up()
+        size = 3 * limits.MIB
+        attempt = lab.server.want(lab.node, Scripted((Step("bytes", size=size),)))
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.log == b"".join(b"%08d" % number for number in range(size // 8))
+        assert lab.server.problems == []
+
+    play(scenario)
+
+
 def test_credit_smaller_than_a_frame(play: Play) -> None:
     async def scenario(lab: Lab) -> None:
         lab.server.manners.credit = 1000

@@ -4,6 +4,7 @@ for ever. Frozen from release 0.1.0; before it a change needs a note in docs/dec
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fleetwire.core.specs import Ping, Script, Scripted, Step
 from fleetwire.protocol import codec, messages
 
 FOLDER = Path(__file__).parent / "golden"
+FREE = {"facts", "env"}
 A = "0190b7f0-1c2d-7abc-8def-0123456789ab"
 B = "0190b7f0-1c2d-7abc-8def-0123456789ac"
 ENVELOPE = Envelope("c1", A, B, B, 4294967297, "script", "ab" * 32, 1, 2)
@@ -85,6 +87,28 @@ def test_what_an_agent_sends(name: str) -> None:
     frame = golden(f"{name}.json", codec.encode(FROM_AGENT[name]))
     assert frame == codec.encode(FROM_AGENT[name])
     assert codec.decode_from_agent(frame) == FROM_AGENT[name]
+
+
+def with_strangers(value: object) -> object:
+    """The same JSON with a field from the future in every object of it that is ours."""
+    if isinstance(value, list):
+        return [with_strangers(item) for item in value]
+    if isinstance(value, dict):
+        inside = {key: item if key in FREE else with_strangers(item) for key, item in value.items()}
+        return {**inside, "from_the_future": {"a": [1, None]}}
+    return value
+
+
+@pytest.mark.parametrize("name", [*FROM_SERVER, *FROM_AGENT])
+def test_fields_from_the_future_change_nothing(name: str) -> None:
+    """Promise P24, at every depth. What a node tells of itself and a task's environment have
+    names of their own.
+    """
+    frame = json.dumps(with_strangers(json.loads((FOLDER / f"{name}.json").read_text())))
+    if name in FROM_SERVER:
+        assert codec.decode_from_server(frame) == FROM_SERVER[name]
+    else:
+        assert codec.decode_from_agent(frame) == FROM_AGENT[name]
 
 
 def test_a_log_frame() -> None:

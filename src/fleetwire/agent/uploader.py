@@ -21,6 +21,7 @@ from fleetwire.agent.roster import Roster
 from fleetwire.core.desired import Observation, Observed
 from fleetwire.core.dispatch import AdminState
 from fleetwire.protocol.conversation import AgentConversation
+from fleetwire.protocol.versions import ZSTD
 from fleetwire.shim.frames import MAX_PAYLOAD
 from fleetwire.shim.spool import Frame, SpoolTrimmed
 
@@ -70,6 +71,7 @@ class Uploader:
 
     def _send_logs(self) -> bool:
         more = False
+        compresses = ZSTD in self._conversation.features
         readable = self._roster.readable
         for attempt in list(readable):
             if not self._channel.writable:
@@ -91,7 +93,7 @@ class Uploader:
                 readable.pop(attempt, None)
                 continue
             for chunk in chunks.pack(frames):
-                body = self._zstd.compress(chunk.body)
+                body = self._zstd.compress(chunk.body) if compresses else chunk.body
                 self._conversation.send_log(attempt, chunk.offset, chunk.end, len(chunk.body), body)
             # To the end of the queue: everyone has a turn.
             readable.pop(attempt)

@@ -90,10 +90,16 @@ AgentEvent: TypeAlias = (
 
 
 class _Conversation:
-    """What both sides share: the outgoing queue and the way to close."""
+    """What both sides share: the outgoing queue, the way to close, and what both know.
 
-    def __init__(self) -> None:
+    `offered`: the features that this side says it knows; `features`: those that the other side
+    knows too, empty until the two have met.
+    """
+
+    def __init__(self, offered: tuple[str, ...]) -> None:
         self.phase = Phase.WAITING
+        self.features: frozenset[str] = frozenset()
+        self._offered = offered
         self.close_code: int | None = None
         self.close_reason = ""
         self._out: list[Frame] = []
@@ -119,8 +125,16 @@ class _Conversation:
 class ServerConversation(_Conversation):
     """The server's side of one link."""
 
-    def __init__(self, *, cluster: str, node: str, nonce: str, clock: int) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        node: str,
+        nonce: str,
+        clock: int,
+        offered: tuple[str, ...] = versions.FEATURES,
+    ) -> None:
+        super().__init__(offered)
         self.node = node
         self._cluster = cluster
         self._nonce = nonce
@@ -131,7 +145,7 @@ class ServerConversation(_Conversation):
                 cluster=cluster,
                 nonce=nonce,
                 clock=clock,
-                features=versions.FEATURES,
+                features=self._offered,
             )
         )
 
@@ -179,6 +193,7 @@ class ServerConversation(_Conversation):
         if hello.node != self.node:
             raise BadFrame("The hello names another node than the address it came to.")
         self.phase = Phase.VERIFYING
+        self.features = frozenset(self._offered).intersection(hello.features)
         claim = HelloClaim(
             cluster=self._cluster,
             node=hello.node,
@@ -230,8 +245,9 @@ class AgentConversation(_Conversation):
         agent_version: str,
         generation: int,
         nonce: str,
+        offered: tuple[str, ...] = versions.FEATURES,
     ) -> None:
-        super().__init__()
+        super().__init__(offered)
         self._node = node
         self._cluster = cluster
         self._server_name = server_name
@@ -320,6 +336,7 @@ class AgentConversation(_Conversation):
             self._events.append(Closed(messages.CLOSE_UNAUTHENTICATED, reason))
             return
         self._version = version
+        self.features = frozenset(self._offered).intersection(challenge.features)
         self.phase = Phase.VERIFYING
         claim = HelloClaim(
             cluster=self._cluster,
@@ -351,7 +368,7 @@ class AgentConversation(_Conversation):
                 generation=self._generation,
                 clock=clock,
                 signature=signature,
-                features=versions.FEATURES,
+                features=self._offered,
             )
         )
 
@@ -376,13 +393,14 @@ class AgentConversation(_Conversation):
         self._send(messages.Inventory(facts))
 
     def send_log(self, attempt: str, offset: int, end: int, raw_length: int, body: bytes) -> None:
-        """Send a zstd-compressed chunk of the log from `offset` to `end`. The caller keeps to
-        `credit.free` and sends each attempt's bytes in order.
+        """Send a chunk of the log from `offset` to `end`, its body compressed where `features`
+        has zstd. The caller keeps to `credit.free` and sends each attempt's bytes in order.
         """
         if self.credit.position(attempt) != offset:
             raise AssertionError(f"log bytes of {attempt} sent out of order at {offset}")
         self.credit.sent(attempt, end)
-        self._out.append(codec.encode_log(attempt, offset, raw_length, body, zstd=True))
+        zstd = versions.ZSTD in self.features
+        self._out.append(codec.encode_log(attempt, offset, raw_length, body, zstd=zstd))
 
 
 def _batches(items: tuple[_Item, ...]) -> list[list[_Item]]:

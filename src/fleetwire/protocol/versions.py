@@ -12,7 +12,9 @@ OLDEST: Final = 1
 SUBPROTOCOL: Final = "fleetwire.1"
 
 # Prefer a new feature name to a new version: a peer that does not list it is not sent it.
-FEATURES: Final[tuple[str, ...]] = ("zstd",)
+ZSTD: Final = "zstd"
+"""Log chunks travel compressed."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD,)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

@@ -29,6 +29,7 @@ from fleetwire.protocol.conversation import (
     Phase,
     SignatureNeeded,
 )
+from fleetwire.protocol.versions import ZSTD
 from fleetwire.swarm.behaviour import Behaviour, Output
 from fleetwire.swarm.channel import Channel, Frame
 from fleetwire.swarm.identities import Identity
@@ -368,5 +369,6 @@ class SimulatedNode:
             size = min(most, credit.free, attempt.length - position)
             payload = self._host.output.payload[position : position + size]
             body = chunks.encode([Piece(1, size, self._host.wall())], [payload])
-            conversation.send_log(attempt.id, position, position + size, len(body), _compress(body))
+            sent = _compress(body) if ZSTD in conversation.features else body
+            conversation.send_log(attempt.id, position, position + size, len(body), sent)
             position += size

@@ -41,7 +41,7 @@ from fleetwire.protocol.conversation import (
     Opened,
     SignatureNeeded,
 )
-from fleetwire.protocol.versions import SUBPROTOCOL
+from fleetwire.protocol.versions import FEATURES, SUBPROTOCOL, ZSTD
 
 CHUNK_BYTES: Final = 256 * 1024
 _compress = zstandard.ZstdCompressor(level=1).compress
@@ -59,6 +59,7 @@ class Identity(NamedTuple):
 class Behaviour(msgspec.Struct, frozen=True):
     """How this node treats orders. `hold`: start, but do not end before `release`. `late`: play
     sleeps in real time. `decline`: refuse with this reason. `chunk`: bytes of a log frame.
+    `features`: what its hello lists, as an older or a newer agent would.
     """
 
     hold: bool = False
@@ -67,6 +68,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     decline_final: bool = False
     silent: bool = False
     chunk: int = CHUNK_BYTES
+    features: tuple[str, ...] = FEATURES
 
 
 class FakeAttempt:
@@ -158,6 +160,7 @@ class FakeNode:
                 agent_version="fake",
                 generation=self.generation,
                 nonce=self._nonce(),
+                offered=self.behaviour.features,
             )
             try:
                 async with asyncio.TaskGroup() as group:
@@ -396,9 +399,8 @@ class FakeNode:
             size = min(self.behaviour.chunk, credit.free, len(attempt.log) - position)
             payload = bytes(attempt.log[position : position + size])
             body = chunks.encode([Piece(1, size, self._clock())], [payload])
-            conversation.send_log(
-                attempt.attempt, position, position + size, len(body), _compress(body)
-            )
+            sent = _compress(body) if ZSTD in conversation.features else body
+            conversation.send_log(attempt.attempt, position, position + size, len(body), sent)
             position += size
 
 

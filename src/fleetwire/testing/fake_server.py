@@ -34,7 +34,7 @@ from fleetwire.core.specs import Spec, kind_of
 from fleetwire.protocol import codec, messages
 from fleetwire.protocol.codec import LogFrame
 from fleetwire.protocol.conversation import Closed, Phase, ServerConversation, VerifyNeeded
-from fleetwire.protocol.versions import SUBPROTOCOL
+from fleetwire.protocol.versions import FEATURES, SUBPROTOCOL, ZSTD
 
 CLUSTER: Final = "test-cluster"
 KEY_ID: Final = "server-key-1"
@@ -43,6 +43,7 @@ KEY_ID: Final = "server-key-1"
 class Manners(msgspec.Struct):
     """How the server behaves; change it at any time. `refuse`: close every hello with this code
     and reason. `acknowledge`: say `durable`. `seal`: say `sealed`. `answer_beats`: say `beat`.
+    `features`: what the challenge lists.
     """
 
     heartbeat_s: float = limits.HEARTBEAT_S
@@ -52,6 +53,7 @@ class Manners(msgspec.Struct):
     acknowledge: bool = True
     seal: bool = True
     answer_beats: bool = True
+    features: tuple[str, ...] = FEATURES
 
 
 class FakeNode(msgspec.Struct, kw_only=True):
@@ -273,7 +275,11 @@ class FakeServer:
     async def _serve(self, connection: ServerConnection) -> None:
         node_id = (connection.request.path if connection.request else "").rpartition("/")[2]
         conversation = ServerConversation(
-            cluster=CLUSTER, node=node_id, nonce=os.urandom(16).hex(), clock=now_us()
+            cluster=CLUSTER,
+            node=node_id,
+            nonce=os.urandom(16).hex(),
+            clock=now_us(),
+            offered=self.manners.features,
         )
         try:
             await self._write(connection, conversation)
@@ -391,6 +397,8 @@ class FakeServer:
             conversation.send(messages.Resend(attempt.id, attempt.length))
             return
         body = bytes(frame.body)
+        if frame.zstd and ZSTD not in self.manners.features:
+            self.problems.append("a compressed chunk, where that was not offered")
         if frame.zstd:
             body = self._unzstd.decompress(body, max_output_size=chunks.BODY_MAX)
         if len(body) != frame.raw_length:

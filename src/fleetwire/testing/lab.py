@@ -136,12 +136,12 @@ class Lab:
 
     # ------------------------------------------------------------------------------ processes
 
-    def start_server(self) -> Daemon:
+    def start_server(self, env: Mapping[str, str] | None = None) -> Daemon:
         """Start the server and return when it is ready."""
         argv = [*PROGRAM, "server", "--data", str(self.data), "--port", str(self.port)]
         if self._database:
             argv += ["--database", self._database]
-        self.server = Daemon(argv, self.folder / "server.log", self.env)
+        self.server = Daemon(argv, self.folder / "server.log", {**self.env, **(env or {})})
         server = self.server
         with Client(self.url) as client:
             wait_until(lambda: _ready(client, server), "the server to be ready")

@@ -121,6 +121,19 @@ async def test_a_large_log_flows_within_the_credit(serve: Serve) -> None:
             assert len(durable) >= size // 300_000
 
 
+async def test_a_node_that_cannot_compress(serve: Serve) -> None:
+    async with serve() as one:
+        node = await one.node("a", Behaviour(chunk=300_000, features=("from-the-future",)))
+        async with node.connected():
+            size = 2_000_000
+            task = only(await one.wait_run(await one.submit(Step("bytes", size=size))))
+            assert task.log.complete
+            assert await log_of(one, task) == bytes(n & 0xFF for n in range(size))
+            assert (
+                task.log.sha256 == hashlib.sha256(bytes(n & 0xFF for n in range(size))).hexdigest()
+            )
+
+
 async def test_a_stop_reaches_a_running_attempt_and_one_that_has_not_started(serve: Serve) -> None:
     async with serve() as one:
         node = await one.node("a", Behaviour(hold=True))

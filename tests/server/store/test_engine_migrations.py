@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
@@ -36,6 +39,48 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
         return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
 
     assert open_and(database_url, version) == open_and(database_url, version)
+
+
+class Died(Exception):
+    """Stands for a process that ends between two statements."""
+
+
+@contextmanager
+def dying_at(statement: int) -> Iterator[None]:
+    """Let nothing be executed from this statement on, the first being 1."""
+    count = itertools.count(1)
+
+    def executed(*_: object) -> None:
+        if next(count) >= statement:
+            raise Died
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", executed)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", executed)
+
+
+def test_a_migration_that_dies_at_any_statement_can_be_run_again(database_url: str) -> None:
+    """Promise P24: all of it or nothing, whatever the database does with DDL."""
+
+    def tables_present(connection: sa.Connection) -> object:
+        return sa.inspect(connection).get_table_names()
+
+    engine = sa.create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    deaths = 0
+    for statement in itertools.count(1):
+        try:
+            with dying_at(statement):
+                open_and(database_url, lambda _: None)
+            break
+        except Died:
+            deaths += 1
+        with engine.connect() as connection:
+            assert tables_present(connection) == []
+    engine.dispose()
+    assert deaths > len(tables.metadata.tables)
+    test_the_migrated_schema_is_that_of_the_tables(database_url)
 
 
 def test_a_newer_schema_is_left_alone(database_url: str) -> None:

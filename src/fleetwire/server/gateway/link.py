@@ -24,6 +24,7 @@ from fleetwire.server.domain.desired import Asked, Level, Word
 from fleetwire.server.gateway.batches import Levels, Reports
 from fleetwire.server.gateway.tails import LogTail
 from fleetwire.server.logs.base import LogGap, LogGone, LogStore, StaleLink
+from fleetwire.server.logs.chunks import compress
 from fleetwire.server.store.engine import Database, DatabaseFailed
 
 ASGIMessage: TypeAlias = dict[str, Any]
@@ -291,16 +292,14 @@ class Link:
             self._unsent += 1
             self._conversation.send(messages.Unknown((frame.attempt,)))
             return
-        if not frame.zstd:
-            self.close(messages.CLOSE_BAD_FRAME, "A log chunk is not compressed with zstd.")
-            return
         if tail.stalled:
             return  # it is asked for again when the store can take it
         if tail.expecting is not None:
             if frame.offset > tail.expecting:
                 return  # sent before the node had read our `resend`
             tail.expecting = None
-        body = bytes(frame.body)
+        # What is stored is compressed, also where the node has not this feature.
+        body = bytes(frame.body) if frame.zstd else compress(frame.body)
         self._held += len(body)
         tail.received += 1
         self._spawn(self._append(frame._replace(body=body), body, tail))

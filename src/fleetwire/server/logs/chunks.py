@@ -50,10 +50,15 @@ def decode(body: bytes) -> Body:
 
 def encode(pieces: list[Piece], data: bytes) -> bytes:
     """Return the wire body of `pieces` and their payload."""
+    return compress(chunks.encode(pieces, [data]))
+
+
+def compress(raw: bytes | memoryview) -> bytes:
+    """Return the wire body of a chunk that came without compression."""
     codec = getattr(_codecs, "compressor", None)
     if codec is None:
         codec = _codecs.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    body: bytes = codec.compress(chunks.encode(pieces, [data]))
+    body: bytes = codec.compress(raw)
     return body
 
 

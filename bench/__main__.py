@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import footprint, latency, report, scale, simulated, throughput
+from bench import chart, footprint, latency, report, scale, simulated, throughput, viewer
 from bench.figures import Figure
 from fleetwire.testing.lab import Lab
 
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[Lab], Iterator[Figure]]] = {
     "fan-out": throughput.measure_fan_out,
     "simulated": simulated.measure,
     "footprint": footprint.measure,
+    "viewer": viewer.measure,
     "scale": scale.measure,
 }
 LONG: dict[str, Callable[[Lab], Iterator[Figure]]] = {"scale-10000": scale.measure_long}
@@ -52,7 +53,8 @@ def main() -> int:
     elif not options.only:
         page = Path(__file__).with_name("RESULTS.md")
         page.write_text(report.as_markdown(figures, "./dev bench"))
-        sys.stderr.write(f"written to {page.name}\n")
+        page.with_suffix(".svg").write_text(chart.as_svg(figures))
+        sys.stderr.write(f"written to {page.name} and its picture\n")
     return 1 if any(figure.verdict == "SHORT" for figure in figures) else 0
 
 

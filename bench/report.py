@@ -52,6 +52,8 @@ def as_markdown(figures: Sequence[Figure], command: str) -> str:
             "measured in the same run, is what counts (1.0 = as good as the bare machine)."
         ),
         "",
+        "![How many times better than its must each figure is](RESULTS.svg)",
+        "",
         "| measure | value | bare machine | ratio | must | aim | reached |",
         "|---|---|---|---|---|---|---|",
     ]

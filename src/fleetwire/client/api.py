@@ -224,6 +224,14 @@ class Client:
             {"offset": offset, "limit": limit},
         )
 
+    def log_lines(self, attempt: str, *, line: int = 0, lines: int = 200) -> shapes.LogLines:
+        """Return lines of a log from `line` (the first is 0) on."""
+        return self._get(
+            f"{BASE}/attempts/{_segment(attempt)}/log",
+            shapes.LogLines,
+            {"line": line, "lines": lines},
+        )
+
     def log_tail(self, attempt: str, lines: int) -> shapes.LogLines:
         """Return the last lines of a log."""
         return self._get(

@@ -33,7 +33,7 @@ def test_a_selector_that_matches_nothing_lists_what_exists(lab: Lab) -> None:
     lab.start_agent()
     shown = lab.cli("run", "--on", "os=plan9", "--", "true")
     assert shown.returncode == 2
-    assert "os=linux" in shown.stderr
+    assert "os = linux" in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

@@ -145,3 +145,45 @@ def test_a_plan_never_overfills_and_never_uses_what_takes_no_start(
 
 def _decided(one: Waiting, decisions: list[Assign | Wait | Expire]) -> bool:
     return any(d.attempt == one.attempt and not isinstance(d, Wait) for d in decisions)
+
+
+def test_nothing_is_placed_anew_while_it_is_held() -> None:
+    nodes = view(node("a"), node("b"))
+    again = msgspec.structs.replace(anywhere("1", "a", "b"), epoch=7)
+    bound = msgspec.structs.replace(each("2", "a"), epoch=7)
+    first = anywhere("3", "a", "b")
+    assert plan([again, bound, first], nodes, 0, hold="the breaker is open") == [
+        Wait("1", "the breaker is open"),
+        Assign("2", "a"),  # back to the node it is bound to: nothing is moved
+        Assign("3", "b"),
+    ]
+    assert plan([again], nodes, 0) == [Assign("1", "a")]
+
+
+def test_any_takes_a_steady_node_first() -> None:
+    nodes = view(node("a", link="unstable"), node("b", busy=1))
+    assert plan([anywhere("1", "a", "b")], nodes, 0) == [Assign("1", "b")]
+    full = view(node("a", link="unstable"), node("b", busy=2))
+    assert plan([anywhere("1", "a", "b")], full, 0) == [Assign("1", "a")]
+
+
+@given(waitings, nodes_views)
+def test_an_unstable_node_is_used_only_where_no_steady_one_has_room(
+    waiting: list[Waiting], nodes: dict[str, NodeView]
+) -> None:
+    by_id = {one.attempt: one for one in waiting}
+    load = {one.id: one.busy for one in nodes.values()}
+    used: dict[str, set[str]] = {}
+    for decision in plan(waiting, nodes, 10):
+        if not isinstance(decision, Assign):
+            continue
+        asked = by_id[decision.attempt]
+        mine = used.setdefault(asked.run, set()) if asked.node is None else set[str]()
+        if asked.node is None and nodes[decision.node].link == "unstable":
+            steady = [
+                nodes[id_] for id_ in asked.candidates - mine
+                if id_ in nodes and nodes[id_].link == "online"
+            ]  # fmt: skip
+            assert all(obstacle(one, load[one.id]) is not None for one in steady)
+        load[decision.node] += 1
+        mine.add(decision.node)

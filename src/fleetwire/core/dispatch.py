@@ -2,8 +2,9 @@
 conditional update) is the shell's, and a plan that has become stale there simply fails.
 
 Placement: an attempt with a node waits for that node; one without takes, among the nodes it
-may use, the least loaded by share of capacity in use. Everything that must wait is given the
-reason that a person needs, with the node's name (law 9).
+may use, a steady one rather than one whose link is unstable, and among those the least loaded by
+share of capacity in use. Everything that must wait is given the reason that a person needs, with
+the node's name (law 9).
 """
 
 from __future__ import annotations
@@ -67,8 +68,25 @@ class Expire(msgspec.Struct, frozen=True):
 Decision: TypeAlias = Assign | Wait | Expire
 
 
-def plan(waiting: Sequence[Waiting], nodes: Mapping[str, NodeView], now: int) -> list[Decision]:
-    """Decide for every waiting attempt, in order; `now` is microseconds since 1970."""
+def is_replacement(one: Waiting) -> bool:
+    """Say whether placing it would be the system's own idea: it was given to a node before, that
+    did not start it, and now any other would do.
+    """
+    return one.node is None and one.epoch > 0
+
+
+def plan(
+    waiting: Sequence[Waiting],
+    nodes: Mapping[str, NodeView],
+    now: int,
+    *,
+    hold: str | None = None,
+) -> list[Decision]:
+    """Decide for every waiting attempt, in order; `now` is microseconds since 1970.
+
+    With `hold` nothing is placed anew, for that reason (P11); first placements are what people
+    asked for, and go on.
+    """
     busy = {node.id: node.busy for node in nodes.values()}
     taken: dict[str, set[str]] = {}
     decisions: list[Decision] = []
@@ -78,7 +96,10 @@ def plan(waiting: Sequence[Waiting], nodes: Mapping[str, NodeView], now: int) ->
             decisions.append(Expire(one.attempt, why))
             continue
         used = taken.setdefault(one.run, set(one.taken)) if one.node is None else set()
-        chosen, reason = _place(one, nodes, busy, used)
+        if hold is not None and is_replacement(one):
+            chosen, reason = None, hold
+        else:
+            chosen, reason = _place(one, nodes, busy, used)
         if chosen is not None:
             busy[chosen] += 1
             used.add(chosen)
@@ -108,7 +129,7 @@ def _place(
             return None, "its node is gone"
         against = obstacle(node, busy[node.id])
         return (node.id, "") if against is None else (None, against)
-    free: list[tuple[float, int, str, str]] = []
+    free: list[tuple[bool, float, int, str, str]] = []
     against_all: list[str] = []
     for node_id in sorted(one.candidates - used):
         node = nodes.get(node_id)
@@ -117,11 +138,12 @@ def _place(
         against = obstacle(node, busy[node_id])
         if against is None:
             load = busy[node_id]
-            free.append((load / node.capacity, load, node.name, node_id))
+            unsteady = node.link != "online"
+            free.append((unsteady, load / node.capacity, load, node.name, node_id))
         else:
             against_all.append(against)
     if free:
-        return min(free)[3], ""
+        return min(free)[4], ""
     if not against_all:
         return None, "no node matches the selector now"
     more = f" (and {len(against_all) - 3} more)" if len(against_all) > 3 else ""

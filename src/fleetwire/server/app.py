@@ -175,7 +175,7 @@ class Process:
             self._loops = Runner(
                 [
                     dispatch,
-                    LeasesLoop(self.database, gateway.reading),
+                    LeasesLoop(self.database, gateway.reading, monotonic=time.monotonic),
                     SealingLoop(self.database, self.logs),
                 ],
                 nudges,

@@ -105,7 +105,7 @@ class Heart:
         )
         self.submissions = Submissions(database, ids=new_id)
         self.dispatch = DispatchLoop(database, signer, cluster_id=cluster_id, clock=clock.wall)
-        self.leases = LeasesLoop(database, self.gateway.reading)
+        self.leases = LeasesLoop(database, self.gateway.reading, monotonic=clock.monotonic)
         self.sealing = SealingLoop(database, logs)
         self.runner = Runner([self.dispatch, self.leases, self.sealing], nudges)
         self.url = ""

@@ -19,12 +19,21 @@ import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.attempts import assign, expire
-from fleetwire.core.dispatch import Assign, Expire, NodeView, Wait, Waiting, obstacle, plan
+from fleetwire.core.dispatch import (
+    Assign,
+    Expire,
+    NodeView,
+    Wait,
+    Waiting,
+    is_replacement,
+    obstacle,
+    plan,
+)
 from fleetwire.core.envelopes import Envelope, order_bytes, spec_sha256
 from fleetwire.core.labels import Selector, parse_selector
 from fleetwire.core.leases import next_epoch
 from fleetwire.core.specs import RunRequest, kind_of
-from fleetwire.server.domain import cluster
+from fleetwire.server.domain import breaker, cluster
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs, waiting
 from fleetwire.server.store.engine import Tx
@@ -78,7 +87,7 @@ def round_(
     if not waiting.is_any(tx.connection):
         return Rounded(0, 0, 0, 0, more=False, page_end="")
     seen = view(tx.connection, tx.now, among=among, page_after=page_after)
-    decisions = plan(seen.waiting, seen.nodes, tx.now)
+    decisions = plan(seen.waiting, seen.nodes, tx.now, hold=_hold(tx.connection, seen.waiting))
     changes = Changes(tx)
     changes.load(one.attempt for one in decisions)
     assigns = [one for one in decisions if isinstance(one, Assign)]
@@ -139,6 +148,14 @@ def view(
     # Time-ordered ids: the oldest first.
     ordered = [pending[id_] for id_ in sorted(pending)]
     return View(_waiting(connection, ordered, placed), seen, more, page_end)
+
+
+def _hold(connection: Connection, waiting_: list[Waiting]) -> str | None:
+    """Say why nothing may be placed anew now, or None (P11)."""
+    if not any(is_replacement(one) for one in waiting_):
+        return None
+    standing = breaker.standing(connection)
+    return None if standing is None else breaker.explain(standing)
 
 
 def _assign(changes: Changes, assigns: list[Assign], signing: Signing) -> None:

@@ -11,7 +11,7 @@ from fleetwire.core import limits
 from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.errors import FleetwireError, LimitExceeded
-from fleetwire.server.domain import cluster
+from fleetwire.server.domain import breaker, cluster
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.enrolment import (
     Enrolled,
@@ -42,11 +42,11 @@ __all__ = [
     "create_token",
     "delete_token",
     "enrol",
+    "fleet",
     "inventory",
     "keys_of",
     "list_tokens",
     "set_admin",
-    "silences",
     "write_links",
 ]
 
@@ -219,6 +219,11 @@ def write_links(
         tx.nudge("nodes")
     for node in states:
         tx.nudge(f"dispatch:{node}")
+
+
+def fleet(connection: Connection) -> tuple[list[Silence], breaker.Breaker | None]:
+    """Return every node's link state as last written, and the open breaker."""
+    return silences(connection), breaker.standing(connection)
 
 
 def _lose_old_incarnation(tx: Tx, node: str, incarnation: str) -> None:

@@ -15,6 +15,7 @@ from fleetwire.core.dispatch import LinkState
 from fleetwire.core.leases import link_state
 from fleetwire.server.domain import attempts, nodes
 from fleetwire.server.domain.nodes import Silence
+from fleetwire.server.loops.mass_offline import MassOffline
 from fleetwire.server.store.engine import Database
 
 SEEN_EVERY_US: Final = 30_000_000
@@ -36,10 +37,16 @@ class LeasesLoop:
     every_s = 2.0
 
     def __init__(
-        self, database: Database, hearing: Hearing, *, heartbeat_s: float = limits.HEARTBEAT_S
+        self,
+        database: Database,
+        hearing: Hearing,
+        *,
+        monotonic: Callable[[], float],
+        heartbeat_s: float = limits.HEARTBEAT_S,
     ) -> None:
         self._database = database
         self._hearing = hearing
+        self._mass_offline = MassOffline(database, monotonic)
         self._heartbeat_s = heartbeat_s
         self._rounds = 0
 
@@ -64,7 +71,7 @@ class LeasesLoop:
                 _log.error("attempts without owner or deadline", attempts=unowned)
 
     async def _links(self) -> int:
-        rows = await self._database.read(nodes.silences)
+        rows, standing = await self._database.read(nodes.fleet)
         states: dict[str, LinkState] = {}
         heard_at: dict[str, int] = {}
         why: dict[str, str] = {}
@@ -86,6 +93,8 @@ class LeasesLoop:
             await self._database.write(
                 partial(nodes.write_links, states=states, heard_at=heard_at, why=why)
             )
+        # Before anything is given back or lost for want of these nodes.
+        await self._mass_offline.look(rows, states, standing)
         return len(states)
 
     def _state(self, row: Silence, reading: nodes.Reading) -> LinkState:

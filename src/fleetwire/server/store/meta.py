@@ -5,6 +5,7 @@
 | cluster | the cluster's id, for ever |
 | generation | upper bits of epochs; grows when a restored database is noticed (5.4) |
 | epoch_counter | the next counter of this generation that nobody has reserved |
+| breaker | the mass-offline breaker while it is open (P11), else empty |
 | catalogue | an opaque word that changes with every change of nodes, names or labels |
 """
 

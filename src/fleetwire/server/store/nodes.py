@@ -231,10 +231,11 @@ class Silence(msgspec.Struct, frozen=True):
     id: str
     name: str
     link: LinkState
+    admin: AdminState
     last_seen_at: int | None
 
 
-_SILENCES = select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.last_seen_at)
+_SILENCES = select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.last_seen_at)
 
 
 def silences(connection: Connection) -> list[Silence]:

@@ -207,7 +207,12 @@ class SimulatedServer:
             self.loops = Runner(
                 [
                     dispatch,
-                    LeasesLoop(self.database, self.gateway.reading, heartbeat_s=HEARTBEAT_S),
+                    LeasesLoop(
+                        self.database,
+                        self.gateway.reading,
+                        monotonic=loop.time,
+                        heartbeat_s=HEARTBEAT_S,
+                    ),
                     SealingLoop(self.database, self.logs),
                 ],
                 self.nudges,

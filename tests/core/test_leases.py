@@ -35,6 +35,13 @@ def test_link_states(connected: bool, silent: float, state: str) -> None:
     assert link_state(connected=connected, silent_s=silent, heartbeat_s=10) == state
 
 
+def test_a_link_that_flaps_is_never_online() -> None:
+    for connected, silent in ((True, 0.0), (True, 20.0), (False, 0.0)):
+        state = link_state(connected=connected, silent_s=silent, heartbeat_s=10, flapping=True)
+        assert state == "unstable"
+    assert link_state(connected=True, silent_s=90, heartbeat_s=10, flapping=True) == "offline"
+
+
 counters = st.integers(0, 2**32 - 1)
 generations = st.integers(0, 2**21 - 1)
 

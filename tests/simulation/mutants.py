@@ -311,10 +311,10 @@ def a_late_exit_changes_the_outcome(patch: Patch) -> None:
 def a_silent_node_loses_its_attempts(patch: Patch) -> None:
     write_links = nodes.write_links
 
-    def giving_up(tx: Any, states: Any, heard_at: Any, why: Any) -> None:
-        write_links(tx, states, heard_at, why)
+    def giving_up(tx: Any, noticed: Any) -> None:
+        write_links(tx, noticed)
         changes = nodes.Changes(tx)
-        for node, state in states.items():
+        for node, state in noticed.states.items():
             if state != "online":
                 held = nodes.attempts.live_of_node(tx.connection, node)
                 changes.take(held)

@@ -34,7 +34,12 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("runs stop", "stop a run", "runs"),
         _command("runs why", "tell what happened to a run, with reasons", "runs"),
         _command("nodes", "list nodes", "nodes"),
-        _command("nodes show", "show a node", "nodes"),
+        _command("nodes show", "show a node and what happened to it", "nodes"),
+        _command("nodes drain", "let a node finish its work and take no more", "nodes_admin"),
+        _command("nodes resume", "let a node take work again", "nodes_admin"),
+        _command("nodes disable", "lock a node out", "nodes_admin"),
+        _command("nodes delete", "delete a node that is gone", "nodes_admin"),
+        _command("nodes why", "tell what happened to a node", "nodes_admin"),
         _command("tokens", "list API tokens", "tokens"),
         _command("tokens list", "list API tokens or enrolment tokens", "tokens"),
         _command("tokens create", "make an API token or an enrolment token", "tokens"),
@@ -46,6 +51,8 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("agent", "run the agent of this machine", "agent"),
         _command("agent status", "show what this machine's agent is doing now", "agent"),
         _command("swarm", "simulate agents to see what a server can carry", "swarm"),
+        _command("system", "show the whole system, and what it does not do by itself", "system"),
+        _command("system close-breaker", "let the system act by itself again", "system"),
         _command("doctor", "find what is wrong here and how to mend it", "doctor"),
         _command("completion", "print a completion script for your shell", "completion"),
     )
@@ -54,7 +61,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
 GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Work", ("run", "runs", "nodes")),
     ("Access", ("login", "logout", "whoami", "tokens")),
-    ("Operate", ("up", "server", "agent", "swarm", "doctor", "completion")),
+    ("Operate", ("up", "server", "agent", "swarm", "system", "doctor", "completion")),
 )
 
 

@@ -209,6 +209,7 @@ def _server(port: int) -> Iterator[Finding]:
             yield _clock(client)
             user = client.me()
             yield Finding("ok", "login", f"{user.name} ({user.role})")
+            yield _breaker(client)
             yield from _nodes(client)
         except ClientError as error:
             yield Finding("fail", "login", error.detail, error.hint or "fleetwire login URL")
@@ -247,6 +248,19 @@ def _clock(client: Client) -> Finding:
     return Finding("ok", "clock", "agrees with the server")
 
 
+def _breaker(client: Client) -> Finding:
+    standing = client.system().breaker
+    if standing is None:
+        return Finding("ok", "breaker", "closed: the system may act by itself")
+    return Finding(
+        "fail",
+        "breaker",
+        standing.text,
+        "Find out what the nodes that went have in common; fleetwire system close-breaker "
+        "when it is mended.",
+    )
+
+
 def _nodes(client: Client) -> Iterator[Finding]:
     known = list(client.nodes())
     if not known:
@@ -269,13 +283,13 @@ def _nodes(client: Client) -> Iterator[Finding]:
     else:
         yield Finding("ok", "nodes", f"{len(known)} of {len(known)} online")
     for node in known:
-        if node.clock_skew is not None and abs(node.clock_skew) > SKEW_S:
-            yield Finding(
-                "warn",
-                "clock",
-                f"{node.name} is {node.clock_skew:+.1f} s off",
-                "Let it keep time (chrony, systemd-timesyncd).",
+        for warning in node.warnings:
+            mend = (
+                "Let it keep time (chrony, systemd-timesyncd)."
+                if "clock" in warning
+                else f"fleetwire nodes why {node.name}"
             )
+            yield Finding("warn", "node", f"{node.name}: {warning}", mend)
 
 
 LEAVES = {"doctor": Leaf(configure, call)}

@@ -1,9 +1,11 @@
-"""`fleetwire nodes`: list and show."""
+"""`fleetwire nodes`: list and show (what changes them is in `nodes_admin`)."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 from fleetwire.cli.app import Leaf
@@ -11,8 +13,10 @@ from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.runs import write_items
 from fleetwire.cli.show import facts, size, table, when, write_json
-from fleetwire.client import Node
+from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.client import Node, NodeEvent
 
+EVENTS_SHOWN: Final = 10
 _SIZES: Final = frozenset({"total", "free", "available", "swap_total", "swap_used"})
 """Pieces of inventory that are bytes."""
 
@@ -27,16 +31,18 @@ def _list(values: argparse.Namespace) -> int:
             body = client.get_raw("nodes", query={"limit": 500})
             write_json(body) if values.output == "json" else write_items(body)
             return 0
+        found = list(client.nodes())
         rows = [
             (
                 node.name,
                 node.link,
+                when(node.link_since),
                 node.admin,
                 f"{node.running}/{node.capacity}",
                 node.address or "-",
                 ",".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
             )
-            for node in client.nodes()
+            for node in found
         ]
     if not rows:
         sys.stderr.write(
@@ -44,7 +50,10 @@ def _list(values: argparse.Namespace) -> int:
             "`fleetwire agent --server URL` on a machine.\n"
         )
         return 0
-    table(("NODE", "LINK", "ADMIN", "BUSY", "ADDRESS", "LABELS"), rows)
+    table(("NODE", "LINK", "SINCE", "ADMIN", "BUSY", "ADDRESS", "LABELS"), rows)
+    for node in found:
+        for warning in node.warnings:
+            sys.stdout.write(f"{one_line(node.name)}: {one_line(warning, 500)}\n")
     return 0
 
 
@@ -59,19 +68,30 @@ def _show(values: argparse.Namespace) -> int:
             node = client.node(values.node)
             write_json(client.get_raw("nodes", node.id))
             return 0
-        show_node(client.node(values.node))
+        node = client.node(values.node)
+        show_node(node)
+        show_events(islice(client.node_events(node.id, page=EVENTS_SHOWN), EVENTS_SHOWN))
     return 0
+
+
+def show_events(events: Iterable[NodeEvent]) -> None:
+    """Print what happened to a node for people, under a head of its own."""
+    lines = [f"  {when(event.at)}  {visible_text(event.text)}\n" for event in events]
+    if lines:
+        sys.stdout.write("\nwhat happened\n" + "".join(lines))
 
 
 def show_node(node: Node) -> None:
     """Print a node for people."""
+    link = node.link if node.link_since is None else f"{node.link} since {when(node.link_since)}"
+    admin = f"draining ({node.running} left)" if node.admin == "draining" else node.admin
     skew = None if node.clock_skew is None else f"{node.clock_skew:+.3f} s"
     facts(
         (
             ("node", node.name),
             ("id", node.id),
-            ("link", node.link),
-            ("admin", node.admin),
+            ("link", link),
+            ("admin", admin),
             ("running", f"{node.running} of {node.capacity}"),
             ("labels", ", ".join(f"{k}={v}" for k, v in sorted(node.labels.items())) or None),
             ("address", node.address),
@@ -79,6 +99,7 @@ def show_node(node: Node) -> None:
             ("clock skew", skew),
             ("last seen", when(node.last_seen_at)),
             ("enrolled", when(node.created_at)),
+            *(("warning", warning) for warning in node.warnings),
         )
     )
     if node.inventory:

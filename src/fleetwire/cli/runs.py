@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleetwire.cli import outcome
+from fleetwire.cli import outcome, timeline
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser, count, duration
@@ -92,10 +92,18 @@ def what(run: Run) -> str:
 
 def _configure_show(parser: Parser) -> None:
     parser.examples.append("fleetwire runs show 019a0f3c-1b2d")
+    parser.examples.append("fleetwire runs show 019a0f3c-1b2d --timeline")
     parser.positional("run", completes="run", help="the run's id, or a unique start of it")
+    parser.option(
+        "--timeline",
+        action="store_true",
+        help="what was decided and heard, and what happened to its nodes, in order",
+    )
 
 
 def _show(values: argparse.Namespace) -> int:
+    if values.timeline:
+        return timeline.show(values)
     with connect() as client:
         body = client.get_raw("runs", values.run)
     if values.output != "text":

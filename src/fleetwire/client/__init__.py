@@ -29,7 +29,7 @@ from fleetwire.client.errors import (
     ServerUnreachable,
 )
 from fleetwire.client.follow import End, LogBytes, RunChanged, TaskChanged
-from fleetwire.client.shapes import Log, Node, Part, Run, Task
+from fleetwire.client.shapes import Log, Node, NodeEvent, Part, Run, System, Task, TimelineLine
 from fleetwire.core.specs import Ping, RunRequest, Script, Scripted, Step
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "LogBytes",
     "NoSuchNode",
     "Node",
+    "NodeEvent",
     "NotAllowed",
     "NotFound",
     "NotLoggedIn",
@@ -59,6 +60,8 @@ __all__ = [
     "ServerFault",
     "ServerUnreachable",
     "Step",
+    "System",
     "Task",
     "TaskChanged",
+    "TimelineLine",
 ]

@@ -136,6 +136,48 @@ class Client:
         """Return one node, by name or id (or a unique prefix of the id)."""
         return self._get(f"{BASE}/nodes/{_segment(name_or_id)}", shapes.Node)
 
+    def set_node(self, name_or_id: str, *, admin: str) -> shapes.Node:
+        """Drain a node (`draining`), take it out of a drain (`active`), or lock it out
+        (`disabled`). Repeated it changes nothing.
+        """
+        answer = self.connection.request(
+            "PATCH",
+            f"{BASE}/nodes/{_segment(name_or_id)}",
+            body=msgspec.json.encode({"admin": admin}),
+            repeatable=True,
+        )
+        return _read(answer, shapes.Node)
+
+    def delete_node(self, name_or_id: str, *, force: bool = False) -> shapes.DeletedNode:
+        """Delete a node that is gone; with `force` one that is not. Not repeated: the answer says
+        what was lost.
+        """
+        answer = self.connection.request(
+            "DELETE",
+            f"{BASE}/nodes/{_segment(name_or_id)}",
+            query={"force": "1"} if force else None,
+            repeatable=False,
+        )
+        return _read(answer, shapes.DeletedNode)
+
+    def node_events(
+        self, name_or_id: str, *, page: int | None = None
+    ) -> Iterator[shapes.NodeEvent]:
+        """Yield what happened to a node, newest first."""
+        path = f"{BASE}/nodes/{_segment(name_or_id)}/events"
+        return self._items(path, shapes.NodeEvent, {"limit": page})
+
+    # ------------------------------------------------------------------------------ system
+
+    def system(self) -> shapes.System:
+        """Return the state of the whole system."""
+        return self._get(f"{BASE}/system", shapes.System)
+
+    def close_breaker(self) -> shapes.System:
+        """Close the mass-offline breaker by hand. Repeated it changes nothing."""
+        answer = self.connection.request("POST", f"{BASE}/system/close-breaker", repeatable=True)
+        return _read(answer, shapes.System)
+
     # -------------------------------------------------------------------------------- runs
 
     def create_run(self, request: RunRequest, *, idempotency_key: str | None = None) -> shapes.Run:
@@ -189,6 +231,11 @@ class Client:
     def why(self, run_id: str) -> shapes.Why:
         """Return the story of a run: what was decided and heard, with reasons."""
         return self._get(f"{BASE}/runs/{_segment(run_id)}/why", shapes.Why)
+
+    def timeline(self, run_id: str, *, page: int | None = None) -> Iterator[shapes.TimelineLine]:
+        """Yield the timeline of a run, oldest first: its own story, its nodes', the system's."""
+        path = f"{BASE}/runs/{_segment(run_id)}/timeline"
+        return self._items(path, shapes.TimelineLine, {"limit": page})
 
     def follow(
         self,

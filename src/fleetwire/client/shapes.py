@@ -71,6 +71,8 @@ class Node(msgspec.Struct):
     id: str
     name: str
     link: str
+    link_since: str | None = None
+    reconnects: int = 0
     admin: str = "active"
     labels: dict[str, str] = {}
     capacity: int | None = None
@@ -81,6 +83,40 @@ class Node(msgspec.Struct):
     clock_skew: float | None = None
     created_at: str | None = None
     inventory: dict[str, Any] | None = None
+    warnings: list[str] = []
+
+
+class NodeEvent(msgspec.Struct):
+    """What happened to a node."""
+
+    at: str
+    text: str
+
+
+class DeletedNode(msgspec.Struct):
+    """A node that is no more; `lost` counts the attempts that were lost with it."""
+
+    id: str
+    name: str
+    lost: int = 0
+
+
+class Breaker(msgspec.Struct):
+    """The mass-offline breaker while it is open; `text` says what that means."""
+
+    since: str
+    gone: int
+    of: int
+    text: str = ""
+
+
+class System(msgspec.Struct):
+    """The whole system: nodes by the state of their links, the open breaker."""
+
+    version: str
+    time: str = ""
+    nodes: dict[str, int] = {}
+    breaker: Breaker | None = None
 
 
 class User(msgspec.Struct):
@@ -135,6 +171,17 @@ class Why(msgspec.Struct):
 
     run: str
     lines: list[StoryLine]
+
+
+class TimelineLine(msgspec.Struct):
+    """One line of a run's timeline; `kind` is run, task, node or system."""
+
+    at: str
+    text: str
+    kind: str = "run"
+    task: int | None = None
+    attempt: int | None = None
+    node: str | None = None
 
 
 class Part(msgspec.Struct, rename={"data": "bytes"}):

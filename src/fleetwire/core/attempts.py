@@ -68,14 +68,14 @@ def is_final(attempt: Attempt) -> bool:
     return attempt.state in FINAL
 
 
-def assign(attempt: Attempt, *, node: str, epoch: int) -> Applied:
-    """pending to assigned: dispatch chose a node. Epochs only grow (P2)."""
+def assign(attempt: Attempt, *, node: str, epoch: int, because: str = "") -> Applied:
+    """pending to assigned: dispatch chose a node, `because`. Epochs only grow (P2)."""
     if attempt.state != "pending" or attempt.wish != "run" or epoch <= attempt.epoch:
         raise _invalid(attempt, f"assign with epoch {epoch}")
     new = msgspec.structs.replace(
         attempt, state="assigned", node=node, epoch=epoch, offered=False, reason=None
     )
-    return Applied(new, f"assigned with epoch {epoch}")
+    return Applied(new, f"assigned with epoch {epoch}" + (f": {because}" if because else ""))
 
 
 def offer(attempt: Attempt) -> Applied:

@@ -109,6 +109,14 @@ def plan(
     return decisions
 
 
+def because(one: Waiting, nodes: Mapping[str, NodeView]) -> str:
+    """Say why a plan gave it to the node that it chose among these."""
+    if one.node is not None:
+        return "the node that it is for"
+    able = sum(1 for id_ in one.candidates - one.taken if id_ in nodes)
+    return f"the least loaded of {able} that it may use, steady ones first"
+
+
 def obstacle(node: NodeView, busy: int) -> str | None:
     """Why this node takes no start now, or None if it does."""
     if node.admin != "active":

@@ -23,11 +23,15 @@ def lease_holds(sent_at: float | None, lease_s: float, now: float) -> bool:
     return sent_at is not None and now < sent_at + lease_s
 
 
-def link_state(*, connected: bool, silent_s: float, heartbeat_s: float) -> LinkState:
-    """Say how a node's link stands after `silent_s` without a frame (P10)."""
+def link_state(
+    *, connected: bool, silent_s: float, heartbeat_s: float, flapping: bool = False
+) -> LinkState:
+    """Say how a node's link stands after `silent_s` without a frame (P10); one that flaps is not
+    online, however well it is heard just now.
+    """
     if silent_s >= limits.OFFLINE_AFTER_S:
         return "offline"
-    if connected and silent_s < heartbeat_s * 1.5:
+    if connected and silent_s < heartbeat_s * 1.5 and not flapping:
         return "online"
     return "unstable"
 

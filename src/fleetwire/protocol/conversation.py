@@ -22,6 +22,7 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from fleetwire.core import limits
+from fleetwire.core.absences import Life
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
 from fleetwire.core.envelopes import HelloClaim, hello_bytes
 from fleetwire.protocol import codec, messages, versions
@@ -351,7 +352,7 @@ class AgentConversation(_Conversation):
         )
         self._events.append(SignatureNeeded(hello_bytes(claim), challenge.clock))
 
-    def greet(self, signature: bytes, *, clock: int) -> None:
+    def greet(self, signature: bytes, *, clock: int, life: Life | None = None) -> None:
         """Answer the challenge with the signature that `SignatureNeeded` asked for."""
         if self.phase is not Phase.VERIFYING or self._greeted:
             raise AssertionError(f"greet in phase {self.phase}")
@@ -369,6 +370,7 @@ class AgentConversation(_Conversation):
                 clock=clock,
                 signature=signature,
                 features=self._offered,
+                life=life,
             )
         )
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from fleetwire.core import limits
+from fleetwire.core.absences import Life
 from fleetwire.core.desired import Observation, Wanted
 from fleetwire.core.dispatch import AdminState
 
@@ -35,7 +36,10 @@ class Challenge(Message, frozen=True, tag="challenge"):
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """Agent, first: who I am, signed over both nonces (core.envelopes.HelloClaim)."""
+    """Agent, first: who I am, signed over both nonces (core.envelopes.HelloClaim).
+
+    `life` is for people to read and is not part of the claim.
+    """
 
     version: int
     node: IdText
@@ -48,6 +52,7 @@ class Hello(Message, frozen=True, tag="hello"):
     clock: int
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
     features: tuple[Name, ...] = ()
+    life: Life | None = None
 
 
 class Welcome(Message, frozen=True, tag="welcome"):

@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from fleetwire.core import chunks
+from fleetwire.core.absences import Life
 from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
 from fleetwire.core.happenings import (
@@ -99,7 +100,9 @@ class FakeAttempt:
 
 
 class FakeNode:
-    """See the module. `clock` is microseconds since 1970."""
+    """See the module. `clock` is microseconds since 1970. `boot_id` and `life` are what the next
+    hello says of its machine and agent.
+    """
 
     def __init__(
         self,
@@ -124,6 +127,8 @@ class FakeNode:
         self.closed: tuple[int, str] | None = None
         self.beats = 0
         self.unknown: list[str] = []
+        self.boot_id = "boot"
+        self.life: Life | None = None
         self._server_key = server_key
         self._clock = clock
         self._nonce = nonce
@@ -156,7 +161,7 @@ class FakeNode:
                 cluster=identity.cluster,
                 server_name="localhost",
                 incarnation=identity.incarnation,
-                boot_id="boot",
+                boot_id=self.boot_id,
                 agent_version="fake",
                 generation=self.generation,
                 nonce=self._nonce(),
@@ -247,7 +252,7 @@ class FakeNode:
         match event:
             case SignatureNeeded(signed=signed):
                 signature = self.identity.key.sign(signed).signature
-                conversation.greet(signature, clock=self._clock())
+                conversation.greet(signature, clock=self._clock(), life=self.life)
             case Opened():
                 everything = tuple(one.observation() for one in self.spool.values())
                 conversation.send_observed(Observed(self.revision, everything, complete=True))

@@ -45,6 +45,20 @@ def parse_after(cursor: str | None) -> str | None:
     return last
 
 
+def parse_number(cursor: str | None) -> int | None:
+    """Return the number that `after` was given as text. Raises Unprocessable."""
+    text = parse_after(cursor)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Unprocessable(
+            "The cursor is not one of this list.",
+            hint="Send the next_cursor of an earlier answer, or none.",
+            field="cursor",
+        )
+    return int(text)
+
+
 def vector(read: Mapping[int, Read]) -> str:
     """Return the cursor of a run's events: how much was read of each task, by its index.
 

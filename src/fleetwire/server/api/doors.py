@@ -62,7 +62,7 @@ class Door(APIRoute):
 
     def __init__(
         self,
-        method: Literal["GET", "POST", "DELETE"],
+        method: Literal["GET", "POST", "PATCH", "DELETE"],
         path: str,
         endpoint: Endpoint,
         *,

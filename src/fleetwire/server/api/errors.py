@@ -32,6 +32,7 @@ STATUS: Final[dict[str, int]] = {
     "method-not-allowed": 405,
     "ambiguous-id": 409,
     "name-taken": 409,
+    "node-at-work": 409,
     "idempotency-key-reused": 409,
     "log-incomplete": 409,
     "log-gone": 410,

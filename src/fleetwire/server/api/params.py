@@ -164,6 +164,20 @@ class RunParams(Body):
         return msgspec.convert(self.model_dump(), RunRequest)
 
 
+class NodeParams(Body):
+    """What an administrator decides of a node: `draining` takes no new work and becomes drained,
+    `disabled` may not connect, `active` takes work again.
+    """
+
+    admin: Literal["active", "draining", "disabled"]
+
+
+class DeleteNodeQuery(Query):
+    """`force=1` deletes a node that is not gone."""
+
+    force: Literal["0", "1"] = "0"
+
+
 class StopParams(Body):
     """A stop. `grace` is the seconds between TERM and KILL; the spec's own where not given."""
 

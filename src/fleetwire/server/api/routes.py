@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from fleetwire.server.api import attempts, enrolment, health, login, nodes, runs, tokens
+from fleetwire.server.api import attempts, enrolment, health, login, nodes, runs, system, tokens
 from fleetwire.server.api.doors import Door
 
 DOORS: Final[tuple[Door, ...]] = (
     *runs.DOORS,
     *attempts.DOORS,
     *nodes.DOORS,
+    *system.DOORS,
     *login.DOORS,
     *tokens.DOORS,
     *enrolment.DOORS,

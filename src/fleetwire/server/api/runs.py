@@ -18,11 +18,20 @@ from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.follow import RunFollower
-from fleetwire.server.api.params import EventsQuery, RunParams, RunsQuery, StopParams
+from fleetwire.server.api.params import (
+    EventsQuery,
+    ListQuery,
+    RunParams,
+    RunsQuery,
+    StopParams,
+)
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.api.streams import EventStream
 from fleetwire.server.domain import runs, views
+from fleetwire.server.domain import timeline as timelines
 from fleetwire.server.domain.runs import Submission, Submitter
+from fleetwire.server.domain.timeline import Stretch
+from fleetwire.server.store import Connection
 
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -115,6 +124,27 @@ async def why(request: Request, run: str) -> Response:
     return write.answer({"run": run_id, "lines": [write.story_line(one) for one in lines]})
 
 
+async def timeline(request: Request, run: str, query: Annotated[ListQuery, Query()]) -> Response:
+    """Tell a run's timeline, oldest first: what was decided and heard of it, and what happened to
+    its nodes and to the whole system in that time. It grows at its end while the run goes on.
+    """
+    after = cursor.parse_number(query.cursor)
+
+    def find(connection: Connection) -> tuple[str, Stretch]:
+        run_id = views.resolve_prefix(connection, "run", run)
+        return run_id, timelines.stretch(connection, run_id, after=after, limit=query.limit)
+
+    run_id, found = await parts_of(request).database.read(find)
+    last = found.last
+    return write.answer(
+        {
+            "run": run_id,
+            "items": [write.timeline_line(one) for one in found.lines],
+            "next_cursor": None if last is None else cursor.after(str(last)),
+        }
+    )
+
+
 async def events(request: Request, run: str, query: Annotated[EventsQuery, Query()]) -> Response:
     """Follow a run: `run` and `task` as they change, `log` with logs=1, `end` when all is over.
 
@@ -159,6 +189,10 @@ DOORS = [
     Door(
         "GET", "/api/v1/runs/{run}/why", why, permission="read", tag="runs",
         answers={200: shapes.Why}, problems=(404, 409),
+    ),
+    Door(
+        "GET", "/api/v1/runs/{run}/timeline", timeline, permission="read", tag="runs",
+        answers={200: shapes.Timeline}, problems=(404, 409),
     ),
     Door(
         "GET", "/api/v1/runs/{run}/events", events, permission="read", tag="runs",

@@ -100,11 +100,15 @@ class NewEnrolmentToken(EnrolmentToken):
 
 
 class Node(View):
-    """An enrolled machine. `clock_skew` is seconds."""
+    """An enrolled machine. `link` is so since `link_since`; `reconnects` is above 0 only while
+    its link flaps. `clock_skew` is seconds. `warnings` are sentences for people.
+    """
 
     id: str
     name: str
     link: LinkState
+    link_since: Time | None
+    reconnects: int
     admin: AdminState
     labels: dict[str, str]
     capacity: int
@@ -115,6 +119,43 @@ class Node(View):
     clock_skew: float | None
     created_at: Time
     inventory: dict[str, Any] | None
+    warnings: list[str]
+
+
+class NodeEvent(View):
+    """What happened to a node: its link, its agent, its machine, what was decided of it."""
+
+    id: int
+    at: Time
+    text: str
+
+
+class DeletedNode(View):
+    """A node that is no more, and how many attempts were lost with it."""
+
+    id: str
+    name: str
+    lost: int
+
+
+class Breaker(View):
+    """The mass-offline breaker while it is open: `gone` of `of` nodes went together, and until
+    they are back or somebody closes it nothing is retried or placed anew.
+    """
+
+    since: Time
+    gone: int
+    of: int
+    text: str
+
+
+class System(View):
+    """The whole system: nodes by the state of their links; `breaker` is null while it is closed."""
+
+    version: str
+    time: Time
+    nodes: dict[LinkState, int]
+    breaker: Breaker | None
 
 
 class Log(View):
@@ -209,6 +250,25 @@ class Why(View):
 
     run: str
     lines: list[WhyLine]
+
+
+class TimelineLine(View):
+    """One line of a run's timeline: what was decided or heard of the run, of a task's attempt, of
+    a node, or of the whole system.
+    """
+
+    at: Time
+    kind: Literal["run", "task", "node", "system"]
+    task: int | None
+    attempt: int | None
+    node: str | None
+    text: str
+
+
+class Timeline(Page[TimelineLine]):
+    """One page of a timeline, oldest first, in the order of the record."""
+
+    run: str
 
 
 class Part(View):

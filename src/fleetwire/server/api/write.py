@@ -14,7 +14,9 @@ from starlette.responses import Response
 
 from fleetwire.core.happenings import Exited
 from fleetwire.core.specs import Script, Spec
+from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.domain.people import TokenView
+from fleetwire.server.domain.timeline import TimelineLine
 from fleetwire.server.domain.views import LogView, NodeView, RunView, StoryLine, TaskView
 from fleetwire.server.logs.base import Chunk, LogLine, LogLines, LogMatches
 
@@ -159,6 +161,8 @@ def node(view: NodeView) -> dict[str, Any]:
         "id": view.id,
         "name": view.name,
         "link": view.link,
+        "link_since": at(view.link_since),
+        "reconnects": view.reconnects,
         "admin": view.admin,
         "labels": view.labels,
         "capacity": view.capacity,
@@ -169,6 +173,24 @@ def node(view: NodeView) -> dict[str, Any]:
         "clock_skew": view.clock_skew,
         "created_at": rfc3339(view.created_at),
         "inventory": view.inventory,
+        "warnings": view.warnings,
+    }
+
+
+def node_event(event: Happened) -> dict[str, Any]:
+    """Return what happened to a node."""
+    return {"id": event.id, "at": rfc3339(event.at), "text": event.text}
+
+
+def timeline_line(line: TimelineLine) -> dict[str, Any]:
+    """Return a line of a run's timeline."""
+    return {
+        "at": rfc3339(line.at),
+        "kind": line.kind,
+        "task": line.task,
+        "attempt": line.number,
+        "node": line.node,
+        "text": line.text,
     }
 
 

@@ -81,8 +81,21 @@ class Changes:
     def settle(
         self, attempt: str, log_state: LogState, length: int | None, sha256: str | None
     ) -> AttemptRow:
-        """The log is complete, or declared not to become so (5.7)."""
+        """The log is complete, or declared not to become so (5.7): then why was told."""
+        if log_state == "sealed":
+            self._tell_sealed(self._now[attempt], length or 0)
         return self.alter(attempt, log_state=log_state, log_length=length, log_sha256=sha256)
+
+    def _tell_sealed(self, row: AttemptRow, length: int) -> None:
+        """Tell that the log is complete: where its end came in this very transaction, in the same
+        line, for that is how nearly every attempt ends, and each line is a row.
+        """
+        text = f"its log is complete: {length} bytes"
+        for number, line in enumerate(reversed(self._lines), 1):
+            if line.attempt_id == row.id:
+                self._lines[-number] = line._replace(text=f"{line.text}; {text}")
+                return
+        self.tell(row, text)
 
     def tell(
         self, row: AttemptRow, text: str, *, node: str | None = None, epoch: int | None = None

@@ -63,11 +63,12 @@ class Level(msgspec.Struct, frozen=True):
 
     `wanted` has `have` = 0 throughout: durable lengths are the log store's, and the link puts
     them in; `held` tells more of the same attempts. `sealed`: the log is settled, so the spool
-    may go. `again`: to be sent from 0 once more. `stale`: a newer link has won, or the node is
-    gone; nothing else is set then.
+    may go. `again`: to be sent from 0 once more. `stale`: a newer link has won, or the node was
+    deleted (`gone`); nothing else is set then.
     """
 
     stale: bool = False
+    gone: bool = False
     revision: int = 0
     applied: int = 0
     admin: AdminState = "active"
@@ -97,7 +98,9 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     requests = runs.requests(tx.connection, wanted) if wanted else {}
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
-    levels = {node: Level(stale=True) for node in asked if node not in current}
+    levels = {
+        node: Level(stale=True, gone=node not in links) for node in asked if node not in current
+    }
     for node, link in current.items():
         of_node = rows.get(node, [])
         mine = {id_: settled[id_] for id_ in asked[node].awaiting if id_ in settled}
@@ -150,6 +153,9 @@ def _wanted(
     spec = requests[row.run_id].spec
     if not one.offered:
         changes.apply(offer(one))
+        if row.assigned_at is not None and row.assigned_at != changes.tx.now:
+            # Else it leaves in the commit of its assignment, whose line says all.
+            changes.tell(row, f"order sent {(changes.tx.now - row.assigned_at) / US:.1f} s later")
         patience = spec.timeout + spec.grace + limits.LOST_AFTER_S
         changes.alter(
             one.id, incarnation=link.incarnation, lost_after=changes.tx.now + round(patience * US)

@@ -25,6 +25,7 @@ from fleetwire.core.dispatch import (
     NodeView,
     Wait,
     Waiting,
+    because,
     is_replacement,
     obstacle,
     plan,
@@ -92,7 +93,7 @@ def round_(
     changes.load(one.attempt for one in decisions)
     assigns = [one for one in decisions if isinstance(one, Assign)]
     if assigns:
-        _assign(changes, assigns, signing)
+        _assign(changes, assigns, signing, seen)
     told = expired = 0
     for decision in decisions:
         row = changes[decision.attempt]
@@ -158,8 +159,9 @@ def _hold(connection: Connection, waiting_: list[Waiting]) -> str | None:
     return None if standing is None else breaker.explain(standing)
 
 
-def _assign(changes: Changes, assigns: list[Assign], signing: Signing) -> None:
+def _assign(changes: Changes, assigns: list[Assign], signing: Signing, seen: View) -> None:
     tx = changes.tx
+    waited = {one.attempt: one for one in seen.waiting}
     block = cluster.reserve_epochs(tx, len(assigns))
     requests = runs.requests(tx.connection, {changes[one.attempt].run_id for one in assigns})
     hashes = {id_: spec_sha256(request.spec) for id_, request in requests.items()}
@@ -178,7 +180,8 @@ def _assign(changes: Changes, assigns: list[Assign], signing: Signing) -> None:
             # Whoever is given it last must still be able to start it.
             expires_at=max(row.queue_deadline, tx.now + round(limits.LEASE_S * US)),
         )
-        changes.apply(assign(row.attempt, node=one.node, epoch=epoch))
+        why = because(waited[one.attempt], seen.nodes)
+        changes.apply(assign(row.attempt, node=one.node, epoch=epoch, because=why))
         changes.alter(
             row.id,
             signature=signing.sign(order_bytes(envelope)),

@@ -8,10 +8,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from fleetwire.core import limits
+from fleetwire.core.absences import Life
 from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.errors import FleetwireError, LimitExceeded
-from fleetwire.server.domain import breaker, cluster
+from fleetwire.server.domain import breaker, cluster, node_story
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.enrolment import (
     Enrolled,
@@ -22,8 +23,7 @@ from fleetwire.server.domain.enrolment import (
     list_tokens,
 )
 from fleetwire.server.domain.errors import NotFound
-from fleetwire.server.store import Connection, attempts, decisions, nodes
-from fleetwire.server.store.decisions import Decision
+from fleetwire.server.store import Connection, attempts, nodes
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import Silence, silences
 
@@ -34,6 +34,7 @@ __all__ = [
     "Keys",
     "NodeKey",
     "NodeRefused",
+    "Noticed",
     "Reading",
     "Silence",
     "accept_hello",
@@ -61,7 +62,10 @@ class NodeRefused(FleetwireError):
 
 
 class Greeting(msgspec.Struct, frozen=True):
-    """What a verified hello says. `clock` is the node's, `generation` the highest it has seen."""
+    """What a verified hello says. `clock` is the node's, `generation` the highest it has seen,
+    `life` the agent's word on itself. `away_s` is not the node's word: how long it was silent
+    before, None where this process has never heard it.
+    """
 
     incarnation: str
     boot_id: str
@@ -69,6 +73,8 @@ class Greeting(msgspec.Struct, frozen=True):
     generation: int
     clock: int
     address: str | None
+    life: Life | None = None
+    away_s: float | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -82,12 +88,16 @@ class Accepted(msgspec.Struct, frozen=True):
 class Reading(NamedTuple):
     """How a node is heard in this process: `silent_s` since its last frame, or since the process
     began (P10: a restarted server gives everyone a fresh start); `seen_at` is wall time,
-    microseconds since 1970, None if it was never heard here.
+    microseconds since 1970, None if it was never heard here. `reconnects` is how often its link
+    came again within the window of `core.flapping`, `skew` how far its clock is ahead of ours
+    (microseconds), None where no heartbeat has told.
     """
 
     connected: bool
     silent_s: float
     seen_at: int | None
+    reconnects: int = 0
+    skew: int | None = None
 
 
 class NodeKey(msgspec.Struct, frozen=True):
@@ -115,6 +125,8 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
     (5.6). With a new incarnation, what was given under the old one is lost (5.3).
     """
     rows = nodes.lock_all(tx.connection, list(greetings))
+    stood = nodes.greeted_before(tx.connection, list(rows))
+    told: list[tuple[str, str]] = []
     answers: dict[str, Accepted | NodeRefused] = {}
     greeted: list[dict[str, Any]] = []
     for node, greeting in greetings.items():
@@ -126,11 +138,19 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
             )
             continue
         answers[node] = Accepted(row.link_epoch + 1, row.name, greeting.incarnation)
+        was = stood[node]
+        # One that flaps stays so until it is steady, however often it says hello.
+        link: LinkState = "unstable" if was.reconnects else "online"
+        back = node_story.return_of(was, greeting.boot_id, greeting.life, greeting.away_s)
+        if back is not None:
+            told.append((node, back))
         greeted.append(
             {
                 "the_id": node,
                 "link_epoch": row.link_epoch + 1,
-                "link": "online",
+                "link": link,
+                "link_since": was.link_since if link == was.link else tx.now,
+                "life": node_story.write_life(greeting.life),
                 "incarnation": greeting.incarnation,
                 "boot_id": greeting.boot_id,
                 "agent_version": greeting.agent_version,
@@ -144,6 +164,7 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
         return answers
     cluster.raise_generation(tx, max(greetings[one["the_id"]].generation for one in greeted))
     nodes.greet_all(tx.connection, greeted)
+    node_story.say_all(tx, told)
     for one in greeted:
         if one["incarnation"] != rows[one["the_id"]].incarnation:
             _lose_old_incarnation(tx, one["the_id"], one["incarnation"])
@@ -151,8 +172,8 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
     return answers
 
 
-def set_admin(tx: Tx, node: str, admin: AdminState) -> None:
-    """Drain, resume, disable a node: a new revision of Desired (5.13).
+def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) -> None:
+    """Drain, resume, disable a node: a new revision of Desired (5.13). `by` is a user's name.
 
     `draining` becomes `drained` only when the node has confirmed it and nothing runs there.
     Raises NotFound.
@@ -163,7 +184,7 @@ def set_admin(tx: Tx, node: str, admin: AdminState) -> None:
     if admin == row.admin or (admin == "draining" and row.admin == "drained"):
         return
     nodes.change(tx.connection, node, admin=admin, revision=row.revision + 1)
-    _say(tx, node, f"is now {admin}")
+    node_story.say(tx, node, f"is now {admin}" + (f", by {by}" if by else ""))
     if admin != "active":
         changes = Changes(tx)
         held = attempts.live_of_node(tx.connection, node)
@@ -181,7 +202,7 @@ def confirm_drains(tx: Tx) -> int:
     ready = nodes.drained(tx.connection)
     for node, _ in ready:
         nodes.change(tx.connection, node, admin="drained")
-        _say(tx, node, "is now drained")
+        node_story.say(tx, node, "is now drained: it has confirmed it, and nothing runs there")
     if ready:
         tx.nudge("nodes")
     return len(ready)
@@ -200,24 +221,39 @@ def inventory(tx: Tx, node: str, link_epoch: int, facts: dict[str, Any]) -> None
         tx.nudge("nodes")
 
 
-def write_links(
-    tx: Tx, states: dict[str, LinkState], heard_at: dict[str, int], why: dict[str, str]
-) -> None:
-    """Write link states that changed, and when nodes were last heard (microseconds since 1970).
-
-    `why` says for a node that went offline how that was known; it becomes part of its story.
+class Noticed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at the links found, by node: link states that changed, when it was last heard
+    (microseconds since 1970), how often its link came again (0 where it does not flap), how far
+    its clock is ahead (microseconds); and what to tell of it, as (node, text).
     """
-    nodes.change_all(
-        tx.connection, [{"the_id": node, "link": link} for node, link in states.items()]
+
+    states: Mapping[str, LinkState] = {}
+    heard_at: Mapping[str, int] = {}
+    reconnects: Mapping[str, int] = {}
+    skews: Mapping[str, int] = {}
+    told: Sequence[tuple[str, str]] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.states or self.heard_at or self.reconnects or self.skews)
+
+
+def write_links(tx: Tx, noticed: Noticed) -> None:
+    """Write what was noticed; what is told of nodes becomes part of their stories."""
+    changes: tuple[list[dict[str, Any]], ...] = (
+        [
+            {"the_id": node, "link": link, "link_since": tx.now}
+            for node, link in noticed.states.items()
+        ],
+        [{"the_id": node, "last_seen_at": at} for node, at in noticed.heard_at.items()],
+        [{"the_id": node, "reconnects": many} for node, many in noticed.reconnects.items()],
+        [{"the_id": node, "clock_skew": skew} for node, skew in noticed.skews.items()],
     )
-    nodes.change_all(
-        tx.connection, [{"the_id": node, "last_seen_at": at} for node, at in heard_at.items()]
-    )
-    for node, text in why.items():
-        _say(tx, node, text)
-    if states:
+    for of_columns in changes:
+        nodes.change_all(tx.connection, of_columns)
+    node_story.say_all(tx, noticed.told)
+    if noticed.states or noticed.told:
         tx.nudge("nodes")
-    for node in states:
+    for node in noticed.states:
         tx.nudge(f"dispatch:{node}")
 
 
@@ -238,7 +274,3 @@ def _lose_old_incarnation(tx: Tx, node: str, incarnation: str) -> None:
             changes.alter(row.id, log_state="gone")
     changes.flush()
     tx.nudge("sealing")
-
-
-def _say(tx: Tx, node: str, text: str) -> None:
-    decisions.record(tx.connection, [Decision(tx.now, None, None, node, None, text)])

@@ -8,12 +8,16 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from fleetwire.core import limits
 from fleetwire.core.attempts import Outcome, State, Wish
+from fleetwire.core.clocks import skew_warning
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.happenings import Exited
 from fleetwire.core.ids import PREFIX, is_id
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import Spec
+from fleetwire.server.domain import breaker
+from fleetwire.server.domain.breaker import Breaker
 from fleetwire.server.domain.errors import Ambiguous, NotFound
 from fleetwire.server.store import Connection, attempts, decisions, nodes, runs
 from fleetwire.server.store.attempts import read_exit
@@ -81,11 +85,15 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 class NodeView(msgspec.Struct, frozen=True):
-    """A node. `running` counts its assigned and running attempts; `clock_skew` is seconds."""
+    """A node. `running` counts its assigned and running attempts; `clock_skew` is seconds.
+    `reconnects` is above 0 only while its link flaps; `warnings` are for people.
+    """
 
     id: str
     name: str
     link: LinkState
+    link_since: int | None
+    reconnects: int
     admin: AdminState
     labels: dict[str, str]
     capacity: int
@@ -96,6 +104,14 @@ class NodeView(msgspec.Struct, frozen=True):
     clock_skew: float | None
     created_at: int
     inventory: dict[str, Any] | None
+    warnings: tuple[str, ...]
+
+
+class SystemView(msgspec.Struct, frozen=True):
+    """The whole system: how many nodes there are by link state, and the open breaker."""
+
+    nodes: dict[LinkState, int]
+    breaker: Breaker | None
 
 
 class StoryLine(msgspec.Struct, frozen=True):
@@ -230,6 +246,12 @@ def get_node(connection: Connection, word: str) -> NodeView:
     return _node(row, attempts.busy(connection))
 
 
+def get_system(connection: Connection) -> SystemView:
+    """Return the state of the whole."""
+    counted: dict[LinkState, int] = {"online": 0, "unstable": 0, "offline": 0}
+    return SystemView(counted | nodes.by_link(connection), breaker.standing(connection))
+
+
 def story(connection: Connection, run_id: str) -> list[StoryLine]:
     """Return why a run's tasks are as they are: by task, the present first, then the past,
     newest first. Raises NotFound.
@@ -330,10 +352,13 @@ def _task(row: TaskRow) -> TaskView:
 
 
 def _node(row: NodeRow, busy: dict[str, int]) -> NodeView:
+    skew_s = None if row.clock_skew is None else row.clock_skew / 1_000_000
     return NodeView(
         id=row.id,
         name=row.name,
         link=row.link,
+        link_since=row.link_since,
+        reconnects=row.reconnects,
         admin=row.admin,
         labels=nodes.read_labels(row.labels),
         capacity=row.capacity,
@@ -341,10 +366,23 @@ def _node(row: NodeRow, busy: dict[str, int]) -> NodeView:
         last_seen_at=row.last_seen_at,
         agent_version=row.agent_version,
         address=row.address,
-        clock_skew=None if row.clock_skew is None else row.clock_skew / 1_000_000,
+        clock_skew=skew_s,
         created_at=row.created_at,
         inventory=None if row.inventory is None else _facts.decode(row.inventory),
+        warnings=_warnings(row, skew_s),
     )
+
+
+def _warnings(row: NodeRow, skew_s: float | None) -> tuple[str, ...]:
+    """Return what is not as it should be with a node that is there."""
+    found = []
+    if row.reconnects:
+        minutes = limits.FLAPPING_WITHIN_S / 60
+        found.append(f"its link came back {row.reconnects} times within {minutes:.0f} min")
+    skew = skew_warning(skew_s)
+    if skew is not None:
+        found.append(skew)
+    return tuple(found)
 
 
 def _present(task: TaskRow, node: NodeRow | None) -> str:

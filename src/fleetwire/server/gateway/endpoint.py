@@ -70,7 +70,14 @@ class Gateway:
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)
         self._rooms = Rooms(
-            database, logs, self._reports, self._levels, clock, monotonic, self.links.heard
+            database,
+            logs,
+            self._reports,
+            self._levels,
+            clock,
+            monotonic,
+            self.links.heard,
+            self.links.skewed,
         )
         self.routes: list[BaseRoute] = [WebSocketRoute("/ws/agent/{node}", self)]
 
@@ -133,7 +140,6 @@ class Gateway:
         self, node: str, scope: dict[str, Any], receive: Receive, send: Send
     ) -> None:
         link = await self._greet(node, scope, receive, send)
-        self.links.heard(node)
         self.links.add(link)
         try:
             await self._welcome(link)
@@ -203,7 +209,7 @@ class Gateway:
         if not is_id(node):
             raise wrong
         try:
-            return await self._greetings.take(node, hello, address)
+            return await self._greetings.take(node, hello, address, self.links.away_s(node))
         except Unverified:
             raise wrong from None
 

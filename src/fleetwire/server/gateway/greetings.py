@@ -75,6 +75,7 @@ class _Hello(NamedTuple):
     node: str
     needed: VerifyNeeded
     address: str | None
+    away_s: float | None
     answer: asyncio.Future[Welcomed]
 
 
@@ -90,12 +91,15 @@ class Greetings:
         self._queue: list[_Hello] = []
         self._some = asyncio.Event()
 
-    async def take(self, node: str, needed: VerifyNeeded, address: str | None) -> Welcomed:
-        """Check who it is and take it; returns after the commit. Raises Unverified, NodeRefused
+    async def take(
+        self, node: str, needed: VerifyNeeded, address: str | None, away_s: float | None = None
+    ) -> Welcomed:
+        """Check who it is and take it; returns after the commit. `away_s` is how long the node was
+        silent here, None where it was never heard. Raises Unverified, NodeRefused
         and what the database raises.
         """
         answer: asyncio.Future[Welcomed] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Hello(node, needed, address, answer))
+        self._queue.append(_Hello(node, needed, address, away_s, answer))
         self._some.set()
         return await answer
 
@@ -191,6 +195,8 @@ def _greeting(hello: _Hello) -> Greeting:
         generation=said.generation,
         clock=said.clock,
         address=hello.address,
+        life=said.life,
+        away_s=hello.away_s,
     )
 
 

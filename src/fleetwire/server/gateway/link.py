@@ -67,6 +67,7 @@ class Rooms(NamedTuple):
     clock: Callable[[], int]
     monotonic: Callable[[], float]
     heard: Callable[[str], None]
+    skewed: Callable[[str, int], None]
 
 
 class _Waiting(NamedTuple):
@@ -194,7 +195,9 @@ class Link:
     def _take(self, event: object, size: int) -> None:
         if isinstance(event, messages.Heartbeat):
             self._unsent += 1
-            self._conversation.send(messages.Beat(event.sequence, self._rooms.clock()))
+            now = self._rooms.clock()
+            self._rooms.skewed(self.node, event.clock - now)
+            self._conversation.send(messages.Beat(event.sequence, now))
         elif isinstance(event, LogFrame):
             self._take_log(event)
         elif isinstance(event, Observed):
@@ -425,6 +428,9 @@ class Link:
 
     def deliver(self, level: Level) -> None:
         """Tell the node what differs from what it was told."""
+        if level.gone:
+            self.close(messages.CLOSE_FORBIDDEN, "This node was deleted.")
+            return
         if level.stale:
             self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
             return

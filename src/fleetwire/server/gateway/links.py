@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from fleetwire.core.flapping import came_back, reconnects
 from fleetwire.protocol.messages import CLOSE_NEWER_LINK
 from fleetwire.server.domain.nodes import Reading
 
@@ -35,6 +36,8 @@ class Links(Generic[L]):
         self._began = monotonic()
         self._links: dict[str, L] = {}
         self._heard: dict[str, float] = {}
+        self._returns: dict[str, tuple[float, ...]] = {}
+        self._skews: dict[str, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._links)
@@ -47,11 +50,15 @@ class Links(Generic[L]):
         return self._links.get(node)
 
     def add(self, link: L) -> None:
-        """Take a link whose hello was accepted: the newest wins (5.6)."""
+        """Take a link whose hello was accepted and came now: the newest wins (5.6)."""
         older = self._links.get(link.node)
         if older is not None and older.link_epoch > link.link_epoch:
             older, link = link, older
         self._links[link.node] = link
+        now = self._monotonic()
+        if link.node in self._heard:  # the first link to this process is nobody's return
+            self._returns[link.node] = came_back(self._returns.get(link.node, ()), now)
+        self._heard[link.node] = now
         if older is not None:
             older.close(CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
 
@@ -64,6 +71,20 @@ class Links(Generic[L]):
         """Note that a frame of this node came now."""
         self._heard[node] = self._monotonic()
 
+    def skewed(self, node: str, skew: int) -> None:
+        """Note how far a node's clock seemed ahead, in microseconds, when a beat came.
+
+        A beat that was long on its way makes a clock look slow: of two in a row the later one
+        counts.
+        """
+        last = self._skews.get(node)
+        self._skews[node] = (skew if last is None else last[1], skew)
+
+    def away_s(self, node: str) -> float | None:
+        """Return how long a node has been silent, None where it was never heard here."""
+        heard = self._heard.get(node)
+        return None if heard is None else self._monotonic() - heard
+
     def reading(self, node: str) -> Reading:
         """Tell how the node is heard. Never heard here means silent since this process began."""
         now = self._monotonic()
@@ -71,4 +92,11 @@ class Links(Generic[L]):
         if heard is None:
             return Reading(node in self._links, now - self._began, None)
         silent = now - heard
-        return Reading(node in self._links, silent, self._clock() - round(silent * 1_000_000))
+        skews = self._skews.get(node)
+        return Reading(
+            node in self._links,
+            silent,
+            self._clock() - round(silent * 1_000_000),
+            reconnects(self._returns.get(node, ()), now),
+            None if skews is None else max(skews),
+        )

@@ -11,13 +11,16 @@ from typing import Final
 import structlog
 
 from fleetwire.core import limits
+from fleetwire.core.clocks import is_news, skew_warning
 from fleetwire.core.dispatch import LinkState
+from fleetwire.core.flapping import flaps
 from fleetwire.core.leases import link_state
 from fleetwire.server.domain import attempts, nodes
-from fleetwire.server.domain.nodes import Silence
+from fleetwire.server.domain.nodes import Noticed, Reading, Silence
 from fleetwire.server.loops.mass_offline import MassOffline
 from fleetwire.server.store.engine import Database
 
+US: Final = 1_000_000
 SEEN_EVERY_US: Final = 30_000_000
 """`last_seen_at` of a node that is heard all the time is written this often."""
 AT_ONCE: Final = 500
@@ -72,36 +75,89 @@ class LeasesLoop:
 
     async def _links(self) -> int:
         rows, standing = await self._database.read(nodes.fleet)
-        states: dict[str, LinkState] = {}
-        heard_at: dict[str, int] = {}
-        why: dict[str, str] = {}
+        noticed = _Notes()
         for row in rows:
-            reading = self._hearing(row.id)
-            state = self._state(row, reading)
-            if state != row.link:
-                states[row.id] = state
-                if state == "offline":
-                    why[row.id] = f"is offline: silent for {reading.silent_s:.0f} s"
-            seen = reading.seen_at
-            if seen is not None and (
-                row.last_seen_at is None
-                or seen - row.last_seen_at >= SEEN_EVERY_US
-                or (state != row.link and seen > row.last_seen_at)
-            ):
-                heard_at[row.id] = seen
-        if states or heard_at:
-            await self._database.write(
-                partial(nodes.write_links, states=states, heard_at=heard_at, why=why)
-            )
+            noticed.take(row, self._hearing(row.id), self._heartbeat_s)
+        if noticed.news:
+            await self._database.write(partial(nodes.write_links, noticed=noticed.news))
         # Before anything is given back or lost for want of these nodes.
-        await self._mass_offline.look(rows, states, standing)
-        return len(states)
+        await self._mass_offline.look(rows, noticed.news.states, standing)
+        return len(noticed.news.states)
 
-    def _state(self, row: Silence, reading: nodes.Reading) -> LinkState:
-        if row.link == "offline" and not reading.connected:
-            return "offline"  # only a hello makes it anything else
-        return link_state(
-            connected=reading.connected,
-            silent_s=reading.silent_s,
-            heartbeat_s=self._heartbeat_s,
+
+class _Notes:
+    """What one look at all links finds that the rows do not say yet."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, LinkState] = {}
+        self._heard_at: dict[str, int] = {}
+        self._reconnects: dict[str, int] = {}
+        self._skews: dict[str, int] = {}
+        self._told: list[tuple[str, str]] = []
+        self.news = Noticed(
+            states=self._states,
+            heard_at=self._heard_at,
+            reconnects=self._reconnects,
+            skews=self._skews,
+            told=self._told,
         )
+
+    def take(self, row: Silence, reading: Reading, heartbeat_s: float) -> None:
+        """Compare one node's row with how it is heard."""
+        flapping = flaps(row.reconnects > 0, reading.reconnects)
+        state = _state(row, reading, heartbeat_s, flapping=flapping)
+        if state != row.link:
+            self._states[row.id] = state
+        seen = reading.seen_at
+        if seen is not None and (
+            row.last_seen_at is None
+            or seen - row.last_seen_at >= SEEN_EVERY_US
+            or (state != row.link and seen > row.last_seen_at)
+        ):
+            self._heard_at[row.id] = seen
+        self._take_flapping(row, reading.reconnects if flapping else 0)
+        if state != row.link and not (flapping and row.reconnects):
+            self._tell(row, reading, state)
+        if reading.skew is not None:
+            self._take_skew(row, reading.skew)
+
+    def _take_flapping(self, row: Silence, count: int) -> None:
+        if count == row.reconnects:
+            return
+        self._reconnects[row.id] = count
+        if not row.reconnects:
+            within = limits.FLAPPING_WITHIN_S / 60
+            text = f"is unstable: its link came back {count} times within {within:.0f} min"
+            self._told.append((row.id, text))
+        elif not count:
+            self._told.append((row.id, "is steady again"))
+
+    def _tell(self, row: Silence, reading: Reading, state: LinkState) -> None:
+        if state == "offline":
+            self._told.append((row.id, f"is offline: silent for {reading.silent_s:.0f} s"))
+        elif row.link == "online" and not reading.connected:
+            self._told.append(
+                (row.id, f"its link is lost: last heard {reading.silent_s:.0f} s ago")
+            )
+
+    def _take_skew(self, row: Silence, skew: int) -> None:
+        told_s = None if row.clock_skew is None else row.clock_skew / US
+        if not is_news(told_s, skew / US):
+            return
+        self._skews[row.id] = skew
+        warned, warning = skew_warning(told_s), skew_warning(skew / US)
+        if warning is not None and warned is None:
+            self._told.append((row.id, warning))
+        elif warned is not None and warning is None:
+            self._told.append((row.id, "its clock is right again"))
+
+
+def _state(row: Silence, reading: Reading, heartbeat_s: float, *, flapping: bool) -> LinkState:
+    if row.link == "offline" and not reading.connected:
+        return "offline"  # only a hello makes it anything else
+    return link_state(
+        connected=reading.connected,
+        silent_s=reading.silent_s,
+        heartbeat_s=heartbeat_s,
+        flapping=flapping,
+    )

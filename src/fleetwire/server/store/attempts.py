@@ -159,6 +159,14 @@ def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     return [_row(row) for row in _LIVE_OF_NODE.rows(connection, {"node": node})]
 
 
+_PENDING_FOR_NODE = Prepared(_LOCK.where(PENDING).where(attempts.c.target == bindparam("node")))
+
+
+def pending_for_node(connection: Connection, node: str) -> list[AttemptRow]:
+    """Return pending attempts that only this node could run, locked."""
+    return [_row(row) for row in _PENDING_FOR_NODE.rows(connection, {"node": node})]
+
+
 def unsettled_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     """Return a node's attempts whose log is not settled, the live ones among them, locked."""
     return unsettled_of_nodes(connection, [node])

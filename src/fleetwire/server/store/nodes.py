@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.runs import Target
 from fleetwire.server.store import meta
 from fleetwire.server.store.attempts import LIVE
 from fleetwire.server.store.prepared import Prepared, PreparedIn
-from fleetwire.server.store.tables import attempts, nodes
+from fleetwire.server.store.tables import attempts, former_nodes, nodes
 
 
 class LinkRow(msgspec.Struct, frozen=True):
@@ -37,12 +37,24 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
     admin: AdminState
     link: LinkState
+    link_since: int | None
+    reconnects: int
     agent_version: str | None
     address: str | None
     clock_skew: int | None
     inventory: str | None
     created_at: int
     last_seen_at: int | None
+
+
+class Greeted(msgspec.Struct, frozen=True):
+    """A node as the last hello left it; times are microseconds since 1970."""
+
+    link: LinkState
+    link_since: int | None
+    reconnects: int
+    boot_id: str | None
+    life: str | None
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -74,9 +86,21 @@ _LINKS_LOCKED = PreparedIn(lambda ids: _LINKS.where(nodes.c.id.in_(ids)).with_fo
 _KEYS = PreparedIn(
     lambda ids: select(nodes.c.id, nodes.c.signing_key, nodes.c.admin).where(nodes.c.id.in_(ids))
 )
+_BEFORE = PreparedIn(
+    lambda ids: select(
+        nodes.c.id,
+        nodes.c.link,
+        nodes.c.link_since,
+        nodes.c.reconnects,
+        nodes.c.boot_id,
+        nodes.c.life,
+    ).where(nodes.c.id.in_(ids))
+)
 _GREETED = (
     "link_epoch",
     "link",
+    "link_since",
+    "life",
     "incarnation",
     "boot_id",
     "agent_version",
@@ -100,6 +124,8 @@ _SHOWN = select(
     nodes.c.capacity,
     nodes.c.admin,
     nodes.c.link,
+    nodes.c.link_since,
+    nodes.c.reconnects,
     nodes.c.agent_version,
     nodes.c.address,
     nodes.c.clock_skew,
@@ -134,6 +160,11 @@ def change_all(connection: Connection, changes: Sequence[Mapping[str, Any]]) -> 
 def keys(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[bytes, AdminState]]:
     """Return the signing keys of the nodes that exist, and what an administrator decided."""
     return {id_: (bytes(key), admin) for id_, key, admin in _KEYS.rows(connection, ids)}
+
+
+def greeted_before(connection: Connection, ids: Sequence[str]) -> dict[str, Greeted]:
+    """Return how the nodes that exist stood after their last hello."""
+    return {id_: Greeted(*rest) for id_, *rest in _BEFORE.rows(connection, ids)}
 
 
 def greet_all(connection: Connection, greeted: Sequence[Mapping[str, Any]]) -> None:
@@ -225,6 +256,15 @@ def by_id_or_name(connection: Connection, word: str) -> NodeRow | None:
     return None if row is None else _shown(row)
 
 
+_BY_LINK = select(nodes.c.link, func.count()).group_by(nodes.c.link)
+
+
+def by_link(connection: Connection) -> dict[LinkState, int]:
+    """Return how many nodes there are in each link state that occurs."""
+    rows = connection.execute(_BY_LINK)
+    return {link: int(many) for link, many in rows}
+
+
 class Silence(msgspec.Struct, frozen=True):
     """A node as the leases loop sees it."""
 
@@ -233,14 +273,34 @@ class Silence(msgspec.Struct, frozen=True):
     link: LinkState
     admin: AdminState
     last_seen_at: int | None
+    reconnects: int
+    clock_skew: int | None
 
 
-_SILENCES = select(nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.last_seen_at)
+_SILENCES = select(
+    nodes.c.id,
+    nodes.c.name,
+    nodes.c.link,
+    nodes.c.admin,
+    nodes.c.last_seen_at,
+    nodes.c.reconnects,
+    nodes.c.clock_skew,
+)
 
 
 def silences(connection: Connection) -> list[Silence]:
     """Return every node's link state as last written."""
     return [Silence(*row) for row in connection.execute(_SILENCES)]
+
+
+_DELETE = delete(nodes).where(nodes.c.id == bindparam("the_id"))
+_FORMER = insert(former_nodes)
+
+
+def remove(connection: Connection, node: str, *, name: str, now: int) -> None:
+    """Delete a node; its name stays known for what ran there."""
+    connection.execute(_DELETE, {"the_id": node})
+    connection.execute(_FORMER, {"id": node, "name": name, "deleted_at": now})
 
 
 _UNCONFIRMED = select(nodes.c.id).where(nodes.c.applied < nodes.c.revision)

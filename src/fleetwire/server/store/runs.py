@@ -12,7 +12,7 @@ from fleetwire.core.attempts import Outcome, Wish
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import RunRequest
 from fleetwire.server.store.prepared import Prepared, PreparedIn
-from fleetwire.server.store.tables import attempts, nodes, runs, tasks, users
+from fleetwire.server.store.tables import attempts, former_nodes, nodes, runs, tasks, users
 
 
 class FoldRow(NamedTuple):
@@ -110,7 +110,7 @@ _AT = func.coalesce(attempts.c.node_id, tasks.c.node_id)
 _TASKS = select(
     tasks.c.id,
     tasks.c.position,
-    nodes.c.name,
+    func.coalesce(nodes.c.name, former_nodes.c.name),
     _AT,
     attempts.c.id,
     attempts.c.number,
@@ -131,15 +131,17 @@ _TASKS = select(
 _BY_ID = Prepared(_RUNS.where(runs.c.id == bindparam("the_id")))
 _OF_RUN = Prepared(
     _TASKS.select_from(
-        tasks.join(attempts, attempts.c.id == tasks.c.attempt_id).outerjoin(
-            nodes, nodes.c.id == _AT
-        )
+        tasks.join(attempts, attempts.c.id == tasks.c.attempt_id)
+        .outerjoin(nodes, nodes.c.id == _AT)
+        .outerjoin(former_nodes, former_nodes.c.id == _AT)
     )
     .where(tasks.c.run_id == bindparam("run"))
     .order_by(tasks.c.position)
 )
 _OF_ATTEMPT = _TASKS.select_from(
-    attempts.join(tasks, tasks.c.id == attempts.c.task_id).outerjoin(nodes, nodes.c.id == _AT)
+    attempts.join(tasks, tasks.c.id == attempts.c.task_id)
+    .outerjoin(nodes, nodes.c.id == _AT)
+    .outerjoin(former_nodes, former_nodes.c.id == _AT)
 ).where(attempts.c.id == bindparam("attempt"))
 _PLACED = PreparedIn(
     lambda ids: (

@@ -90,7 +90,10 @@ enrolment_tokens = Table(
 # `admin` is what an administrator decided and is never overwritten by a heartbeat. `link_epoch`
 # grows with every accepted hello (5.6). `revision` is of Desired, `applied` what the node has
 # confirmed. Whether a node is online is known to the process that holds its link; the columns
-# `last_seen_at` and `link` are what was last written of it, for lists and for other processes.
+# `last_seen_at` and `link` are what was last written of it, for lists and for other processes, and
+# so are `link_since`, when `link` last became what it is, and `reconnects`: how often the link came
+# again lately, above 0 only while it counts as flapping. `life` is the agent's word on itself and
+# its machine at the last hello (core.absences.Life).
 nodes = Table(
     "nodes",
     metadata,
@@ -102,6 +105,8 @@ nodes = Table(
     Column("capacity", Integer, nullable=False),
     Column("admin", String(16), nullable=False, default="active"),
     Column("link", String(16), nullable=False, default="offline"),
+    Column("link_since", BigInteger),
+    Column("reconnects", Integer, nullable=False, default=0, server_default="0"),
     Column("link_epoch", BigInteger, nullable=False, default=0),
     Column("incarnation", String(64), nullable=False),
     Column("boot_id", String(64)),
@@ -111,8 +116,18 @@ nodes = Table(
     Column("address", String(256)),
     Column("clock_skew", BigInteger),
     Column("inventory", Text),
+    Column("life", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("last_seen_at", BigInteger),
+)
+
+# Nodes that were deleted: what ran there keeps the name of where it ran.
+former_nodes = Table(
+    "former_nodes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
 )
 
 # An immutable snapshot of what was asked, and the fold of its tasks as last computed: `counts`
@@ -211,7 +226,10 @@ attempts = Table(
     ),
 )
 
-# Why things are as they are, written where it was decided (law 9): the story of an attempt.
+# Why things are as they are, written where it was decided (law 9): the story of an attempt; with
+# `node_id` alone what happened to a node, with neither what happened to the whole system.
+_OF_NODES = text("run_id IS NULL")
+
 decisions = Table(
     "decisions",
     metadata,
@@ -224,4 +242,11 @@ decisions = Table(
     Column("node_id", String(36)),
     Column("epoch", BigInteger),
     Column("text", Text, nullable=False),
+    Index(
+        "ix_decisions_of_nodes",
+        "node_id",
+        "id",
+        sqlite_where=_OF_NODES,
+        postgresql_where=_OF_NODES,
+    ),
 )

@@ -1,0 +1,137 @@
+"""`fleetwire nodes drain | resume | disable | delete | why`: what an administrator decides."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from fleetwire.cli.app import Leaf
+from fleetwire.cli.connect import connect
+from fleetwire.cli.parsing import Parser, count
+from fleetwire.cli.runs import write_items
+from fleetwire.cli.show import when, write_json
+from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.client import Client, Node
+
+LOOK_EVERY_S: Final = 0.5
+
+
+def _node(parser: Parser) -> None:
+    parser.positional("node", completes="node", help="the node's name or id")
+
+
+def _configure_drain(parser: Parser) -> None:
+    parser.story = (
+        "What runs there ends by itself; what has not started goes to other nodes where the run "
+        "allows. The node is shown as drained once it has confirmed that it starts nothing more "
+        "and nothing runs there."
+    )
+    parser.examples.append("fleetwire nodes drain web-1 --wait")
+    _node(parser)
+    parser.option("--wait", action="store_true", help="wait until it is drained")
+
+
+def _drain(values: argparse.Namespace) -> int:
+    with connect() as client:
+        node = client.set_node(values.node, admin="draining")
+        if values.wait:
+            node = _wait_drained(client, node, say=values.output == "text")
+        return _told(client, node, values)
+
+
+def _wait_drained(client: Client, node: Node, *, say: bool) -> Node:
+    said = ""
+    while node.admin == "draining":
+        left = f"{node.running} left" if node.running else "waiting for its word"
+        if say and left != said:
+            sys.stderr.write(f"{one_line(node.name)} is draining: {left}\n")
+            said = left
+        time.sleep(LOOK_EVERY_S)
+        node = client.node(node.id)
+    return node
+
+
+def _configure_resume(parser: Parser) -> None:
+    parser.examples.append("fleetwire nodes resume web-1")
+    _node(parser)
+
+
+def _resume(values: argparse.Namespace) -> int:
+    with connect() as client:
+        return _told(client, client.set_node(values.node, admin="active"), values)
+
+
+def _configure_disable(parser: Parser) -> None:
+    parser.story = "Its link is closed and it may not connect. What runs there runs on unseen."
+    parser.examples.append("fleetwire nodes disable web-1")
+    _node(parser)
+
+
+def _disable(values: argparse.Namespace) -> int:
+    with connect() as client:
+        return _told(client, client.set_node(values.node, admin="disabled"), values)
+
+
+def _told(client: Client, node: Node, values: argparse.Namespace) -> int:
+    if values.output != "text":
+        write_json(client.get_raw("nodes", node.id))
+        return 0
+    left = f", {node.running} of its attempts are left" if node.admin == "draining" else ""
+    sys.stdout.write(f"Node {one_line(node.name)} is {node.admin}{left}.\n")
+    return 0
+
+
+def _configure_delete(parser: Parser) -> None:
+    parser.story = (
+        "Its key is refused from then on, and what it still had is lost, for that reason. To come "
+        "back the machine enrols anew."
+    )
+    parser.examples.append("fleetwire nodes delete web-1")
+    _node(parser)
+    parser.option("--force", action="store_true", help="also when it is not gone")
+
+
+def _delete(values: argparse.Namespace) -> int:
+    with connect() as client:
+        gone = client.delete_node(values.node, force=values.force)
+    if values.output != "text":
+        write_json(msgspec.json.encode(gone))
+        return 0
+    lost = f"; {gone.lost} attempts were lost with it" if gone.lost else ""
+    sys.stdout.write(f"Node {one_line(gone.name)} is deleted{lost}.\n")
+    return 0
+
+
+def _configure_why(parser: Parser) -> None:
+    parser.examples.append("fleetwire nodes why web-1")
+    _node(parser)
+    parser.option(
+        "--limit", metavar="N", type=count, default=50, help="at most N, newest first (default 50)"
+    )
+
+
+def _why(values: argparse.Namespace) -> int:
+    with connect() as client:
+        page = min(values.limit, 500)
+        if values.output != "text":
+            id_ = client.node(values.node).id
+            body = client.get_raw("nodes", id_, "events", query={"limit": page})
+            write_json(body) if values.output == "json" else write_items(body)
+            return 0
+        for event in islice(client.node_events(values.node, page=page), values.limit):
+            sys.stdout.write(f"{when(event.at)}  {visible_text(event.text)}\n")
+    return 0
+
+
+LEAVES = {
+    "nodes drain": Leaf(_configure_drain, _drain),
+    "nodes resume": Leaf(_configure_resume, _resume),
+    "nodes disable": Leaf(_configure_disable, _disable),
+    "nodes delete": Leaf(_configure_delete, _delete),
+    "nodes why": Leaf(_configure_why, _why),
+}

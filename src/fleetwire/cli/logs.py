@@ -35,6 +35,9 @@ def configure(parser: Parser) -> None:
     parser.positional("run", completes="run", help="the run's id, or a unique start of it")
     parser.option("--follow", "-f", action="store_true", help="go on until the run has ended")
     parser.option("--node", metavar="NAME", completes="node", help="only this node's task")
+    parser.option(
+        "--attempt", metavar="N", type=count, help="only this try of each task (default all)"
+    )
     parser.option("--search", metavar="TEXT", help="only the lines that hold the text")
     parser.option("--tail", metavar="N", type=count, help="only the last N lines of each task")
     parser.option(
@@ -47,13 +50,13 @@ def call(values: argparse.Namespace) -> int:
     """Print the logs."""
     with connect() as client:
         run = client.run(values.run)
-        tasks = chosen(run, values.node)
+        tasks = tries(chosen(run, values.node), values.attempt)
         if values.search is not None:
             return _search(client, tasks, values)
         if values.tail is not None:
             return _tail(client, tasks, values)
         if values.raw and not values.follow:
-            for block in client.raw_log(_the_one(tasks).attempt):
+            for block in client.raw_log(_the_one(tasks, values.attempt).attempt):
                 write_all(_STDOUT, block)
             return 0
         return _show(client, run, tasks, values)
@@ -73,13 +76,31 @@ def chosen(run: Run, node: str | None) -> list[Task]:
     return wanted
 
 
-def _the_one(tasks: list[Task]) -> Task:
+def tries(tasks: list[Task], number: int | None) -> list[Task]:
+    """Return all attempts of the tasks in order, or the one of each that is wanted."""
+    all_ = [one for task in tasks for one in (*task.earlier, task)]
+    if number is None:
+        return all_
+    wanted = [one for one in all_ if one.number == number]
+    if not wanted:
+        most = max((task.number for task in tasks), default=0)
+        raise UsageError(f"There is no attempt {number}.", hint=f"There are 1 to {most}.")
+    return wanted
+
+
+def _the_one(attempts: list[Task], number: int | None) -> Task:
+    tasks = {one.id: one for one in attempts}
     if len(tasks) != 1:
         raise UsageError(
             f"--raw is for one task, and this run has {len(tasks)}.",
             hint="Choose one with --node NAME.",
         )
-    return tasks[0]
+    if number is None and len(attempts) > 1:
+        raise UsageError(
+            f"--raw is for one log, and this task was tried {len(attempts)} times.",
+            hint="Choose one with --attempt N.",
+        )
+    return attempts[0]
 
 
 def _search(client: Client, tasks: list[Task], values: argparse.Namespace) -> int:
@@ -126,7 +147,8 @@ def _show(client: Client, run: Run, tasks: list[Task], values: argparse.Namespac
         with screen:
             if values.follow:
                 wanted = {task.id for task in tasks}
-                watched.follow(client.follow(run.id), view, wanted)
+                only = None if values.attempt is None else {task.attempt for task in tasks}
+                watched.follow(client.follow(run.id), view, wanted, only=only)
             else:
                 _print(client, tasks, view, screen)
     except KeyboardInterrupt:

@@ -55,6 +55,16 @@ def ending(task: Task) -> str:
     return words
 
 
+def late(task: Task) -> str:
+    """Return what is known of the end of an attempt that had been given up as lost."""
+    exited = task.late_exit
+    if exited is None:
+        return ""
+    how = f"signal {exited.signal}" if exited.signal is not None else f"exit {exited.exit_code}"
+    because = "" if exited.cause == "exited" else f", {exited.cause}"
+    return f"its end came after it was lost: {how}{because} at {exited.at or 'an unknown time'}"
+
+
 def summary(tasks: Sequence[Task]) -> list[str]:
     """Return what a person wants to know at the end: nothing when one task ended by itself
     (its output says it), else the count of outcomes and each task that did not succeed.

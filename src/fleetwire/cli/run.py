@@ -20,8 +20,10 @@ from fleetwire.cli.watch import Json, Nothing, Plain, Prefixed, View, Watch
 from fleetwire.client import Client, Run, RunRequest, Script, Task
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.retry import Retry
 from fleetwire.core.specs import Shell, check_request
 
+RETRY_ON: Final = ("failure", "lost", "both")
 SHELLS: Final = ("sh", "bash", "python", "powershell")
 SECOND_CTRL_C_S: Final = 1.5
 _LOST_OUTPUT: Final = 141
@@ -64,6 +66,27 @@ def configure(parser: Parser) -> None:
     )
     parser.option(
         "--timeout", metavar="TIME", type=duration, help="end it after 90s, 10m, 2h (default 2h)"
+    )
+    parser.option(
+        "--retries", metavar="N", type=count, help="try a task up to N more times (default 0)"
+    )
+    parser.option(
+        "--retry-on",
+        choices=RETRY_ON,
+        default="failure",
+        help="what is tried again; after a loss both may run (default failure)",
+    )
+    parser.option(
+        "--retry-after",
+        metavar="TIME",
+        type=duration,
+        help="wait before the first retry, then twice as long (default 10s)",
+    )
+    parser.option(
+        "--lost-after",
+        metavar="TIME",
+        type=duration,
+        help="a silent node's task is lost this long beyond its deadline",
     )
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
     parser.option("--tty", action="store_true", help="give it a terminal")
@@ -140,9 +163,28 @@ def request_of(values: argparse.Namespace) -> RunRequest:
         nodes=tuple(values.node) or None,
         any=values.any,
         name=values.name or _name_of(values.script),
+        lost_after=limits.LOST_AFTER_S if values.lost_after is None else values.lost_after,
+        retry=_retry(values),
     )
     check_request(request)
     return request
+
+
+def _retry(values: argparse.Namespace) -> Retry | None:
+    if values.retries is None:
+        if values.retry_after is not None:
+            raise UsageError(
+                "--retry-after says when to try again, and nothing says how often.",
+                hint="Add --retries N.",
+            )
+        return None
+    backoff = limits.RETRY_BACKOFF_DEFAULT_S if values.retry_after is None else values.retry_after
+    return Retry(
+        on_failure=values.retry_on in {"failure", "both"},
+        on_lost=values.retry_on in {"lost", "both"},
+        count=values.retries,
+        backoff=backoff,
+    )
 
 
 def read_script(path: str) -> str:
@@ -271,7 +313,7 @@ def show_groups(client: Client, tasks: list[Task], *, raw: bool) -> None:
 
 
 def show_log(client: Client, task: Task, view: View) -> None:
-    """Show what there is of a task's log, page by page."""
+    """Show what there is of an attempt's log, page by page."""
     from fleetwire.client import LogBytes
 
     offset = 0

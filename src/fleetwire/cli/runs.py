@@ -22,6 +22,7 @@ from fleetwire.cli.show import (
 )
 from fleetwire.cli.visible import one_line, visible_text
 from fleetwire.client import Client, Run
+from fleetwire.client.shapes import Retry
 
 _STATES = ("pending", "running", "ended")
 
@@ -129,6 +130,7 @@ def show_run(run: Run) -> None:
             ("what", what(run)),
             ("on", run.selector or ", ".join(run.nodes or ()) or None),
             ("any", None if run.any is None else str(run.any)),
+            ("retry", retry_text(run.retry)),
             ("created", f"{when(run.created_at)} by {run.created_by or '?'}"),
             ("ended", when(run.ended_at) if run.ended_at else None),
         )
@@ -153,6 +155,46 @@ def show_run(run: Run) -> None:
     for task in run.tasks or ():
         if task.reason and task.outcome != "succeeded":
             sys.stdout.write(f"{outcome.place(task)}: {one_line(task.reason, 1000)}\n")
+    late = [
+        (task, one)
+        for task in run.tasks or ()
+        for one in (*task.earlier, task)
+        if one.late_exit is not None
+    ]
+    for task, one in late:
+        name = f" (attempt {one.number})" if task.earlier else ""
+        sys.stdout.write(f"{outcome.place(one)}{name}: {outcome.late(one)}\n")
+    retried = [task for task in run.tasks or () if task.earlier]
+    if not retried:
+        return
+    sys.stdout.write("\nattempts\n")
+    table(
+        ("#", "TRY", "NODE", "STATE", "EXIT", "STARTED", "TOOK", "LOG", "ATTEMPT"),
+        [
+            (
+                str(task.index),
+                str(one.number),
+                one.node or "-",
+                one.outcome or one.state,
+                exit_text(one.exit_code, one.signal),
+                when(one.started_at),
+                lasted(one.duration),
+                size(one.log.length),
+                one.attempt,
+            )
+            for task in retried
+            for one in (*task.earlier, task)
+        ],
+    )
+
+
+def retry_text(retry: Retry | None) -> str | None:
+    """Return what a run's retry policy says, for people."""
+    if retry is None:
+        return None
+    both = [name for name, on in (("failure", retry.on_failure), ("loss", retry.on_lost)) if on]
+    times = "once" if retry.count == 1 else f"{retry.count} times"
+    return f"{times} after {' or '.join(both)}, the first after {lasted(retry.backoff)}"
 
 
 def exit_text(exit_code: int | None, signal: int | None) -> str:

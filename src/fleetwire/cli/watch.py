@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from fleetwire.cli import outcome
 from fleetwire.cli.lines import Lines, Source
 from fleetwire.cli.screen import Screen
 from fleetwire.cli.visible import Visible, one_line
@@ -144,25 +145,39 @@ class Watch:
         self._shown: dict[str, int] = {}
         self._lengths: dict[str, int] = {}
 
-    def follow(self, events: Iterable[Event], view: View, wanted: set[str] | None = None) -> None:
-        """Show events until the end; `wanted` restricts output to these tasks' ids."""
-        attempts: dict[str, str] = {task.attempt: task.id for task in self.tasks.values()}
+    def follow(
+        self,
+        events: Iterable[Event],
+        view: View,
+        wanted: set[str] | None = None,
+        *,
+        only: set[str] | None = None,
+    ) -> None:
+        """Show events until the end; `wanted` restricts output to these tasks' ids, `only` to
+        these attempts.
+        """
+        attempts: dict[str, str] = {
+            one.attempt: task.id for task in self.tasks.values() for one in (*task.earlier, task)
+        }
         finished: set[str] = set()
         for event in events:
             if isinstance(event, LogBytes):
                 self._shown[event.attempt] = event.offset + sum(p.length for p in event.parts)
-                if wanted is None or attempts.get(event.attempt) in wanted:
+                chosen = wanted is None or attempts.get(event.attempt) in wanted
+                if chosen and (only is None or event.attempt in only):
                     view.show(event)
                 if event.attempt in self._lengths:
                     self._finish_complete(view, finished)
             elif isinstance(event, TaskChanged):
                 task = event.task
+                self._tell_retry(self.tasks.get(task.id), task, view)
                 self.tasks[task.id] = task
-                attempts[task.attempt] = task.id
+                attempts.update((one.attempt, task.id) for one in (*task.earlier, task))
                 if isinstance(view, Json):
                     view.event("task", event.raw)
-                if task.outcome and task.log.length is not None and task.attempt not in finished:
-                    self._lengths[task.attempt] = task.log.length
+                for one in (*task.earlier, task):
+                    if one.outcome and one.log.length is not None and one.attempt not in finished:
+                        self._lengths[one.attempt] = one.log.length
                 self._finish_complete(view, finished)
             elif isinstance(event, RunChanged):
                 if isinstance(view, Json):
@@ -175,6 +190,15 @@ class Watch:
                 if isinstance(view, Json):
                     view.event("end", b"{}")
             self.screen.flush()
+
+    def _tell_retry(self, before: Task | None, now: Task, view: View) -> None:
+        """Say that a task is tried again, and why."""
+        known = 1 if before is None else before.number
+        if now.number <= known or isinstance(view, Json):
+            return
+        last = now.earlier[-1] if now.earlier else None
+        how = f"{outcome.place(last)}: {outcome.ending(last)}; " if last is not None else ""
+        self.screen.say(f"{how}attempt {now.number} follows: {one_line(now.reason or now.state)}")
 
     def _finish_complete(self, view: View, finished: set[str]) -> None:
         # A task's event may come before its last bytes: only both together are the log's end.

@@ -16,6 +16,7 @@ from fleetwire.client.backoff import Patience
 from fleetwire.client.connection import Answer, Connection
 from fleetwire.client.errors import BadAnswer, ServerUnreachable
 from fleetwire.client.follow import PATIENCE_S, Event, follow_run
+from fleetwire.core import limits
 from fleetwire.core.specs import RunRequest
 
 T = TypeVar("T")
@@ -194,6 +195,8 @@ class Client:
             for name in RunRequest.__struct_fields__
             if (value := getattr(request, name)) is not None
         }
+        if request.lost_after == limits.LOST_AFTER_S:
+            del body["lost_after"]  # an older server does not know the field
         return self.connection.request(
             "POST",
             f"{BASE}/runs",

@@ -26,8 +26,20 @@ class Log(msgspec.Struct):
     state: str = "open"
 
 
+class Exit(msgspec.Struct):
+    """How an attempt ended, as its node recorded it."""
+
+    cause: str = "exited"
+    exit_code: int | None = None
+    signal: int | None = None
+    at: str | None = None
+    duration: float | None = None
+
+
 class Task(msgspec.Struct):
-    """A task as its latest attempt."""
+    """A task as its latest attempt; or one of its `earlier` attempts, by number. `late_exit` is
+    the end that came after the attempt was shown lost.
+    """
 
     id: str
     index: int
@@ -43,7 +55,19 @@ class Task(msgspec.Struct):
     started_at: str | None = None
     ended_at: str | None = None
     duration: float | None = None
+    wish: str = "run"
     log: Log = msgspec.field(default_factory=Log)
+    late_exit: Exit | None = None
+    earlier: list[Task] = []
+
+
+class Retry(msgspec.Struct):
+    """When a task is tried again; `backoff` is seconds before the first retry."""
+
+    on_failure: bool = False
+    on_lost: bool = False
+    count: int = 1
+    backoff: float = 0.0
 
 
 class Run(msgspec.Struct):
@@ -62,6 +86,7 @@ class Run(msgspec.Struct):
     any: int | None = None
     spec: msgspec.Raw = msgspec.Raw(b"null")
     counts: dict[str, int] = {}
+    retry: Retry | None = None
     tasks: list[Task] | None = None
 
 

@@ -86,13 +86,33 @@ def offer(attempt: Attempt) -> Applied:
 
 
 def wish_stop(attempt: Attempt, why: str) -> Applied:
-    """Somebody wants it stopped. Ends it at once only where it cannot have started."""
-    if is_final(attempt) or attempt.wish == "stop":
+    """Somebody wants it stopped. Ends it at once only where it cannot have started.
+
+    A lost one may still run somewhere: the wish waits for its node.
+    """
+    if attempt.wish == "stop" or (is_final(attempt) and not may_still_run(attempt)):
         return Applied(attempt, None)
     wished = msgspec.structs.replace(attempt, wish="stop")
     if attempt.state == "pending" or (attempt.state == "assigned" and not attempt.offered):
         return Applied(_canceled(wished, why), f"canceled before it started: {why}")
     return Applied(wished, f"stop asked: {why}")
+
+
+def may_still_run(attempt: Attempt) -> bool:
+    """Say whether it was given up although nobody knows that it has ended (5.5)."""
+    return attempt.state == "lost" and attempt.late_exit is None
+
+
+def supersede(attempt: Attempt, number: int) -> Applied:
+    """Attempt `number` of the task takes the place of this ended one. Where this one may still
+    run it is to stop, as soon as its node is heard of again (P3).
+    """
+    if not is_final(attempt):
+        raise _invalid(attempt, f"supersede by attempt {number}")
+    if not may_still_run(attempt) or attempt.wish == "stop":
+        return Applied(attempt, None)
+    wished = msgspec.structs.replace(attempt, wish="stop")
+    return Applied(wished, f"to be stopped where it still runs: attempt {number} takes its place")
 
 
 def expire(attempt: Attempt, why: str) -> Applied:

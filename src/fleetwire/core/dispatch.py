@@ -31,7 +31,8 @@ class NodeView(msgspec.Struct, frozen=True):
 
 class Waiting(msgspec.Struct, frozen=True):
     """A pending attempt, oldest first in a view. `node`: the one it is bound to, or None with
-    `candidates` and `taken` (nodes that other tasks of the same run already use).
+    `candidates` and `taken` (nodes that other tasks of the same run already use) and `tried`
+    (nodes that earlier attempts of this task were on: used again only where no other is free).
     """
 
     attempt: str
@@ -41,6 +42,7 @@ class Waiting(msgspec.Struct, frozen=True):
     node: str | None = None
     candidates: frozenset[str] = frozenset()
     taken: frozenset[str] = frozenset()
+    tried: frozenset[str] = frozenset()
     reason: str | None = None
 
 
@@ -137,7 +139,7 @@ def _place(
             return None, "its node is gone"
         against = obstacle(node, busy[node.id])
         return (node.id, "") if against is None else (None, against)
-    free: list[tuple[bool, float, int, str, str]] = []
+    free: list[tuple[bool, bool, float, int, str, str]] = []
     against_all: list[str] = []
     for node_id in sorted(one.candidates - used):
         node = nodes.get(node_id)
@@ -146,12 +148,12 @@ def _place(
         against = obstacle(node, busy[node_id])
         if against is None:
             load = busy[node_id]
-            unsteady = node.link != "online"
-            free.append((unsteady, load / node.capacity, load, node.name, node_id))
+            tried, unsteady = node_id in one.tried, node.link != "online"
+            free.append((tried, unsteady, load / node.capacity, load, node.name, node_id))
         else:
             against_all.append(against)
     if free:
-        return min(free)[4], ""
+        return min(free)[-1], ""
     if not against_all:
         return None, "no node matches the selector now"
     more = f" (and {len(against_all) - 3} more)" if len(against_all) > 3 else ""

@@ -14,6 +14,7 @@ import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.errors import BadSpec, LimitExceeded
+from fleetwire.core.retry import Retry
 
 Shell: TypeAlias = Literal["sh", "bash", "python", "powershell"]
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -89,6 +90,7 @@ Spec: TypeAlias = Script | Ping | Scripted
 class RunRequest(msgspec.Struct, frozen=True):
     """One request to execute: what, where and how long it may wait. Exactly one of `selector`
     and `nodes` is given; `any` asks for that many of the matching nodes instead of each.
+    `lost_after`: how many seconds beyond its deadline the attempt of a silent node is lost (5.5).
     """
 
     spec: Spec
@@ -97,6 +99,24 @@ class RunRequest(msgspec.Struct, frozen=True):
     any: int | None = None
     name: str | None = None
     queue_timeout: float = limits.QUEUE_TIMEOUT_DEFAULT_S
+    lost_after: float = limits.LOST_AFTER_S
+    retry: Retry | None = None
+
+
+_sorted = msgspec.json.Encoder(order="sorted")
+_ADDED: Final = {"lost_after": limits.LOST_AFTER_S, "retry": None}
+
+
+def canonical(request: RunRequest) -> bytes:
+    """Return the bytes by which two requests are the same (`Idempotency-Key`, P1).
+
+    Fields that came after release 0.1.0 stand in them only where they say something: a key that
+    was used before an update must still fit after it.
+    """
+    fields = msgspec.to_builtins(request)
+    return _sorted.encode(
+        {name: value for name, value in fields.items() if _ADDED.get(name, fields) != value}
+    )
 
 
 def kind_of(spec: Spec) -> str:
@@ -128,6 +148,9 @@ def check_request(request: RunRequest) -> None:
     """
     check(request.spec)
     _seconds("queue_timeout", request.queue_timeout, limits.QUEUE_TIMEOUT_S, above_zero=True)
+    _seconds("lost_after", request.lost_after, limits.LOST_AFTER_MOST_S)
+    if request.retry is not None:
+        _check_retry(request.retry)
     if (request.selector is None) == (request.nodes is None):
         raise BadSpec(
             "A run needs exactly one of selector and nodes.",
@@ -154,6 +177,22 @@ def check_request(request: RunRequest) -> None:
             hint=f"Use at most {limits.NAME_CHARS} printable characters.",
             field="name",
         )
+
+
+def _check_retry(retry: Retry) -> None:
+    if not (retry.on_failure or retry.on_lost):
+        raise BadSpec(
+            "The retry policy names neither on_failure nor on_lost, so it would never try again.",
+            hint="Set one of them to true, or leave the policy out.",
+            field="retry",
+        )
+    if not 1 <= retry.count <= limits.RETRY_COUNT:
+        raise BadSpec(
+            f"retry.count is {retry.count}.",
+            hint=f"Use 1 to {limits.RETRY_COUNT} retries.",
+            field="retry.count",
+        )
+    _seconds("retry.backoff", retry.backoff, limits.RETRY_BACKOFF_S)
 
 
 def _check_script(spec: Script) -> None:

@@ -135,8 +135,7 @@ class RunFollower:
         self._before = cursor.parse_vector(last_event_id)
         self._clock = clock
         self._sent: dict[int | str, bytes] = {}
-        self._logs: dict[int, Log] = {}
-        self._by_attempt: dict[str, Log] = {}
+        self._logs: dict[str, Log] = {}  # by attempt; those of one task by number
         self._is_sealed = False
         self._look_again_at = 0.0
 
@@ -154,7 +153,7 @@ class RunFollower:
                     self._look_again_at = self._clock() + LOOK_SHARE * (self._clock() - began)
                 else:
                     names = (topic.removeprefix("log:") for topic in nudged)
-                    logs = [self._by_attempt[name] for name in names if name in self._by_attempt]
+                    logs = [self._logs[name] for name in names if name in self._logs]
                     await look(self._parts, logs)
                 await self._bytes(logs, out)
                 if self._is_sealed and all(log.is_done for log in self._logs.values()):
@@ -187,13 +186,15 @@ class RunFollower:
                 await out.event("task", write.task(task))
 
     async def _take_all(self, tasks: Collection[TaskView], listener: Listener) -> None:
-        new = [task for task in tasks if task.attempt not in self._by_attempt]
+        """Follow every attempt of every task: a retry does not cut off what came before it."""
+        all_ = [one for task in tasks for one in (*task.earlier, task)]
+        new = [one for one in all_ if one.attempt not in self._logs]
         if new:
             segments = await self._parts.database.read(lambda c: follow.segments(c, self._run))
-            for task in new:
-                self._take(segments[task.attempt], task, listener)
-        for task in tasks:
-            self._by_attempt[task.attempt].task = task
+            for one in new:
+                self._take(segments[one.attempt], one, listener)
+        for one in all_:
+            self._logs[one.attempt].task = one
 
     def _is_news(self, key: int | str, value: object) -> bool:
         encoded = msgspec.json.encode(value)
@@ -206,12 +207,10 @@ class RunFollower:
         """Follow an attempt that is new here."""
         before = self._before.get(task.index)
         offset = before.offset if before is not None and before.number == task.number else 0
-        replaced = self._logs.get(task.index)
-        if replaced is not None:  # a new attempt of the task has taken its place
-            listener.remove(f"log:{replaced.attempt}")
-            del self._by_attempt[replaced.attempt]
-        log = self._logs[task.index] = Log(segment, task, offset)
-        self._by_attempt[task.attempt] = log
+        log = self._logs[task.attempt] = Log(segment, task, offset)
+        if before is not None and task.number < before.number:
+            log.is_gone = True  # the reader has had all of it
+            return
         listener.add(f"log:{task.attempt}")
 
     async def _bytes(self, logs: Collection[Log], out: EventWriter) -> None:
@@ -226,6 +225,14 @@ class RunFollower:
             behind = [log for log in behind if log.is_behind]
 
     def _cursor(self) -> str:
+        """Return where the reader is: of each task the first log that is not done, else the last
+        one. What came of later attempts meanwhile comes again after a reconnect.
+        """
+        at: dict[int, Log] = {}
+        for log in self._logs.values():
+            known = at.get(log.task.index)
+            if known is None or (known.is_done and known.task.number < log.task.number):
+                at[log.task.index] = log
         return cursor.vector(
-            {index: Read(log.task.number, log.offset) for index, log in self._logs.items()}
+            {index: Read(log.task.number, log.offset) for index, log in at.items()}
         )

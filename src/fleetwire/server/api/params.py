@@ -149,8 +149,24 @@ class ScriptedParams(Body):
     grace: float = limits.GRACE_DEFAULT_S
 
 
+class RetryParams(Body):
+    """When a task is tried again: after a failure or a time-out, after a loss, or both.
+
+    At most `count` times, `backoff` seconds after the first end and then twice as long each time
+    (a day at most). After a loss the old attempt may run on, unheard of, until its node is heard
+    of again and told to stop it.
+    """
+
+    on_failure: bool = False
+    on_lost: bool = False
+    count: int = 1
+    backoff: float = limits.RETRY_BACKOFF_DEFAULT_S
+
+
 class RunParams(Body):
-    """One request to execute: what, where, and how long it may wait."""
+    """One request to execute: what, where, and how long it may wait. `lost_after` is how many
+    seconds beyond its deadline the attempt of a silent node counts as lost.
+    """
 
     spec: Annotated[ScriptParams | PingParams | ScriptedParams, Field(discriminator="kind")]
     selector: str | None = None
@@ -158,6 +174,8 @@ class RunParams(Body):
     any: int | None = None
     name: str | None = None
     queue_timeout: float = limits.QUEUE_TIMEOUT_DEFAULT_S
+    lost_after: float = limits.LOST_AFTER_S
+    retry: RetryParams | None = None
 
     def request(self) -> RunRequest:
         """Return it as the core's value."""

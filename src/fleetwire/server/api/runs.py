@@ -6,13 +6,12 @@ import hashlib
 import time
 from typing import Annotated
 
-import msgspec
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire.core import limits
-from fleetwire.core.specs import RunRequest
+from fleetwire.core.specs import RunRequest, canonical
 from fleetwire.server.api import cursor, write
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of
@@ -32,8 +31,6 @@ from fleetwire.server.domain import timeline as timelines
 from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.timeline import Stretch
 from fleetwire.server.store import Connection
-
-_sorted = msgspec.json.Encoder(order="sorted")
 
 
 async def submit(request: Request, body: RunParams) -> Response:
@@ -73,7 +70,7 @@ def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
             hint=f"Send 1 to {limits.IDEMPOTENCY_KEY_CHARS} printable ASCII characters.",
             field="Idempotency-Key",
         )
-    return key, hashlib.sha256(_sorted.encode(asked)).hexdigest()
+    return key, hashlib.sha256(canonical(asked)).hexdigest()
 
 
 async def list_(request: Request, query: Annotated[RunsQuery, Query()]) -> Response:

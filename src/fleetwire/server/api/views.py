@@ -182,8 +182,8 @@ class Exit(View):
     error: str | None
 
 
-class Task(View):
-    """The part of a run for one node, as its latest attempt."""
+class Attempt(View):
+    """One try of a task. `id` and `index` are the task's, `number` counts its tries from 1."""
 
     id: str
     index: int
@@ -204,6 +204,23 @@ class Task(View):
     late_exit: Exit | None
 
 
+class Task(Attempt):
+    """The part of a run for one node, as its latest attempt; `earlier` are those before it."""
+
+    earlier: list[Attempt]
+
+
+class Retry(View):
+    """When a task is tried again: `count` times beyond the first, `backoff` seconds before the
+    first retry and twice as long before each further one.
+    """
+
+    on_failure: bool
+    on_lost: bool
+    count: int
+    backoff: float
+
+
 class RunInList(View):
     """A run without its tasks; `spec.script` is cut to 200 characters in lists."""
 
@@ -220,6 +237,8 @@ class RunInList(View):
     any: int | None
     spec: dict[str, Any]
     counts: dict[str, int]
+    retry: Retry | None
+    lost_after: float
 
 
 class Run(RunInList):

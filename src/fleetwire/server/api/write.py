@@ -101,6 +101,8 @@ def run(view: RunView, *, is_cut: bool = False) -> dict[str, Any]:
         "any": view.any,
         "spec": spec(view.spec, is_cut=is_cut),
         "counts": view.counts,
+        "retry": view.retry,
+        "lost_after": view.lost_after,
     }
     if view.tasks is not None:
         shape["tasks"] = [task(one) for one in view.tasks]
@@ -108,7 +110,11 @@ def run(view: RunView, *, is_cut: bool = False) -> dict[str, Any]:
 
 
 def task(view: TaskView) -> dict[str, Any]:
-    """Return a task."""
+    """Return a task with its earlier attempts."""
+    return _attempt(view) | {"earlier": [_attempt(one) for one in view.earlier]}
+
+
+def _attempt(view: TaskView) -> dict[str, Any]:
     return {
         "id": view.id,
         "index": view.index,

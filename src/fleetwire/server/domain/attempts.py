@@ -160,7 +160,10 @@ class _Taking:
             self._back_off(row)
             self._void.append((row.id, observation.epoch, "forget"))
         elif row.attempt.state == "lost" and not _has_ended(observation):
-            return  # given up, and yet it runs: its end will be kept as the late exit (5.5)
+            # Given up, and yet it runs: its end will be kept as the late exit (5.5). Where another
+            # attempt has taken its place, or somebody wished so, it is to stop now (P3).
+            if row.attempt.wish == "stop":
+                self._void.append((row.id, observation.epoch, "stop"))
         elif row.attempt.state in FINAL:
             late = row.attempt.late_exit
             if late is not None and row.log_state == "missing":

@@ -6,13 +6,15 @@ always the fold of what is stored, in the same transaction (law 5).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, Applied, Attempt
+from fleetwire.core import retry
+from fleetwire.core.attempts import FINAL, Applied, Attempt, supersede
 from fleetwire.core.runs import fold_counts, no_counts
+from fleetwire.server.logs.base import segment_at
 from fleetwire.server.store import attempts, decisions, runs
 from fleetwire.server.store.attempts import SETTLED, AttemptRow, LogState
 from fleetwire.server.store.decisions import Decision
@@ -32,6 +34,7 @@ class Changes:
         self._before: dict[str, AttemptRow] = {}
         self._now: dict[str, AttemptRow] = {}
         self._lines: list[Decision] = []
+        self._next: dict[str, AttemptRow] = {}  # by the attempt whose place each takes
 
     def take(self, rows: Iterable[AttemptRow]) -> None:
         """Take rows that this transaction has locked; one that is known already stays."""
@@ -120,19 +123,63 @@ class Changes:
         return mine | decisions.texts(self.tx.connection, attempt, node)
 
     def flush(self) -> None:
-        """Store everything and send the nudges."""
+        """Store everything, the retries that follow from it among it, and send the nudges."""
         tx = self.tx
-        changed = [
+        self._retry()
+        changed = self._changed()
+        attempts.save(tx.connection, changed)
+        if self._next:
+            attempts.insert_all(tx.connection, list(self._next.values()))
+            runs.point(tx.connection, {new.task_id: new.id for new in self._next.values()})
+            if any(new.not_before is None for new in self._next.values()):
+                tx.nudge("dispatch")
+        decisions.record(tx.connection, self._lines)
+        _refold(tx, changed, self._next)
+        for before, after in changed:
+            if _frees(before.attempt, after.attempt):
+                tx.nudge(f"dispatch:{before.attempt.node}")
+
+    def _changed(self) -> list[tuple[AttemptRow, AttemptRow]]:
+        return [
             (before, self._now[id_])
             for id_, before in self._before.items()
             if self._now[id_] is not before
         ]
-        attempts.save(tx.connection, changed)
-        decisions.record(tx.connection, self._lines)
-        _refold(tx, changed)
-        for before, after in changed:
-            if _frees(before.attempt, after.attempt):
-                tx.nudge(f"dispatch:{before.attempt.node}")
+
+    def _retry(self) -> None:
+        """Give the attempts that end here and whose run tries again their successors (P3), in
+        the same transaction: nobody ever sees such a run ended.
+        """
+        ended = [
+            after
+            for before, after in self._changed()
+            if before.attempt.state not in FINAL and after.attempt.outcome in retry.RETRIED
+        ]
+        if not ended:
+            return
+        requests = runs.requests(self.tx.connection, {row.run_id for row in ended})
+        for row in ended:
+            request = requests[row.run_id]
+            planned = retry.plan(request.retry, row.attempt, row.number, self.tx.now)
+            if planned is None:
+                continue
+            at_once = planned.not_before <= self.tx.now
+            new = self._next[row.id] = AttemptRow(
+                attempt=Attempt(
+                    id=retry.attempt_id(row.task_id, planned.number, self.tx.now),
+                    # Without a reason it is new to dispatch, which looks at once.
+                    reason=None if at_once else planned.reason,
+                ),
+                task_id=row.task_id,
+                run_id=row.run_id,
+                target=row.target,
+                number=planned.number,
+                queue_deadline=planned.not_before + round(request.queue_timeout * retry.US),
+                segment=segment_at(self.tx.now),
+                not_before=None if at_once else planned.not_before,
+            )
+            self.apply(supersede(row.attempt, planned.number))
+            self.tell(new, f"waits: {planned.reason}")
 
 
 def _frees(before: Attempt, after: Attempt) -> bool:
@@ -141,7 +188,12 @@ def _frees(before: Attempt, after: Attempt) -> bool:
     return before.state in live and after.state not in live
 
 
-def _refold(tx: Tx, changed: list[tuple[AttemptRow, AttemptRow]]) -> None:
+def _refold(
+    tx: Tx, changed: list[tuple[AttemptRow, AttemptRow]], successors: Mapping[str, AttemptRow]
+) -> None:
+    """Move the folds of the runs by what has changed. A task is its latest attempt: where one
+    has a successor, the task stands where that stands.
+    """
     moved: dict[str, dict[str, int]] = {}
     settled: dict[str, int] = {}
     for before, after in changed:
@@ -150,6 +202,9 @@ def _refold(tx: Tx, changed: list[tuple[AttemptRow, AttemptRow]]) -> None:
         settled[run_id] += (before.log_state in SETTLED) - (after.log_state in SETTLED)
         was = before.attempt.outcome or before.attempt.state
         now = after.attempt.outcome or after.attempt.state
+        if after.id in successors:
+            now = successors[after.id].attempt.state
+            settled[run_id] += 1
         if was != now:
             delta = moved.setdefault(run_id, {})
             delta[was] = delta.get(was, 0) - 1

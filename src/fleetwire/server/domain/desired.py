@@ -11,8 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from fleetwire.core import limits
-from fleetwire.core.attempts import FINAL, offer
+from fleetwire.core.attempts import FINAL, may_still_run, offer
 from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
@@ -145,18 +144,21 @@ def _wanted(
     """Return one attempt's level. The order is there only while it may still start (5.3)."""
     one = row.attempt
     if one.state in FINAL:
-        return Wanted(one.id, one.epoch, "run")
+        # What was given up may still run there: whoever wished it to stop wishes so still.
+        stops = one.wish == "stop" and may_still_run(one)
+        return Wanted(one.id, one.epoch, "stop" if stops else "run", grace=row.stop_grace)
     if not _may_start(row):
         return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
     if row.signature is None or row.envelope is None:
         raise AssertionError(f"attempt {one.id} was assigned without a signature")
-    spec = requests[row.run_id].spec
+    request = requests[row.run_id]
+    spec = request.spec
     if not one.offered:
         changes.apply(offer(one))
         if row.assigned_at is not None and row.assigned_at != changes.tx.now:
             # Else it leaves in the commit of its assignment, whose line says all.
             changes.tell(row, f"order sent {(changes.tx.now - row.assigned_at) / US:.1f} s later")
-        patience = spec.timeout + spec.grace + limits.LOST_AFTER_S
+        patience = spec.timeout + spec.grace + request.lost_after
         changes.alter(
             one.id, incarnation=link.incarnation, lost_after=changes.tx.now + round(patience * US)
         )

@@ -197,6 +197,8 @@ def _assign(changes: Changes, assigns: list[Assign], signing: Signing, seen: Vie
 def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed]) -> list[Waiting]:
     free = {one.run_id for one in pending if one.target is None}
     taken = runs.nodes_of(connection, free) if free else {}
+    again = [one.task_id for one in pending if one.target is None and one.number > 1]
+    tried = runs.tried(connection, again) if again else {}
     asked = runs.requests(connection, free) if free else {}
     candidates = {id_: _candidates(request, placed) for id_, request in asked.items()}
     return [
@@ -208,6 +210,7 @@ def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed
             node=one.target,
             candidates=candidates.get(one.run_id, frozenset()) if one.target is None else _NONE,
             taken=frozenset(taken.get(one.run_id, ())) if one.target is None else _NONE,
+            tried=frozenset(tried.get(one.task_id, ())),
             reason=one.reason,
         )
         for one in pending

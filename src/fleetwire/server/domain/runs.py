@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from fleetwire.core import limits
-from fleetwire.core.attempts import FINAL, Attempt, wish_stop
+from fleetwire.core.attempts import FINAL, Attempt, may_still_run, wish_stop
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
 from fleetwire.core.specs import RunRequest, check_request
@@ -169,6 +169,8 @@ class _New:
             spec=request.spec,
             counts=counts,
             sealed=False,
+            retry=request.retry,
+            lost_after=request.lost_after,
             tasks=tuple(tasks),
         )
         self._runs.append(
@@ -252,7 +254,7 @@ def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:
     of_run = attempts.of_run(tx.connection, run_id)
     changes.take(of_run)
     for row in of_run:
-        if row.attempt.state in FINAL:
+        if row.attempt.state in FINAL and not may_still_run(row.attempt):
             continue
         after = changes.apply(wish_stop(row.attempt, f"stopped by {by}"))
         if after.attempt.state in FINAL:

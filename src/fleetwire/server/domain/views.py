@@ -14,6 +14,7 @@ from fleetwire.core.clocks import skew_warning
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.happenings import Exited
 from fleetwire.core.ids import PREFIX, is_id
+from fleetwire.core.retry import Retry
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import Spec
 from fleetwire.server.domain import breaker
@@ -43,7 +44,9 @@ _NEW_LOG: Final = LogView(None, None, complete=False, state="open")
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task as its latest attempt."""
+    """A task as its latest attempt; or, among the `earlier` of a task, as one that this one
+    followed (P3). `earlier` is by number, and empty for a task of one attempt.
+    """
 
     id: str
     index: int
@@ -62,6 +65,7 @@ class TaskView(msgspec.Struct, frozen=True):
     duration: float | None
     log: LogView
     late_exit: Exited | None
+    earlier: tuple[TaskView, ...] = ()
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -81,6 +85,8 @@ class RunView(msgspec.Struct, frozen=True):
     spec: Spec
     counts: dict[str, int]
     sealed: bool
+    retry: Retry | None = None
+    lost_after: float = limits.LOST_AFTER_S
     tasks: tuple[TaskView, ...] | None = None
 
 
@@ -199,8 +205,13 @@ def list_runs(
 
 
 def list_tasks(connection: Connection, run_id: str) -> tuple[TaskView, ...]:
-    """Return a run's tasks in order."""
-    return tuple(_task(row) for row in runs.tasks_of(connection, run_id))
+    """Return a run's tasks in order, each with its earlier attempts."""
+    rows = runs.tasks_of(connection, run_id)
+    earlier: dict[str, list[TaskView]] = {}
+    if any(row.number > 1 for row in rows):
+        for row in runs.earlier_of(connection, run_id):
+            earlier.setdefault(row.id, []).append(_task(row))
+    return tuple(_task(row, tuple(earlier.get(row.id, ()))) for row in rows)
 
 
 def get_attempt(connection: Connection, attempt_id: str) -> AttemptView:
@@ -323,11 +334,13 @@ def _run(row: RunRow, tasks: tuple[TaskView, ...] | None) -> RunView:
         spec=request.spec,
         counts=_counts.decode(row.counts),
         sealed=row.state == "ended" and row.unsettled == 0,
+        retry=request.retry,
+        lost_after=request.lost_after,
         tasks=tasks,
     )
 
 
-def _task(row: TaskRow) -> TaskView:
+def _task(row: TaskRow, earlier: tuple[TaskView, ...] = ()) -> TaskView:
     exited = read_exit(row.exit)
     state = "open" if row.log_state in _UNSETTLED else row.log_state
     return TaskView(
@@ -348,6 +361,7 @@ def _task(row: TaskRow) -> TaskView:
         duration=None if exited is None else exited.duration,
         log=LogView(row.log_length, row.log_sha256, state == "sealed", state),
         late_exit=read_exit(row.late_exit),
+        earlier=earlier,
     )
 
 

@@ -7,6 +7,7 @@ stand nowhere. Lines are counted over that sequence: line n begins after the n-t
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Protocol
 
 import msgspec
@@ -20,6 +21,11 @@ MAX_TEXT = limits.LOG_LINE_SHOWN_BYTES
 
 MAX_RESULT = limits.LOG_READ_BYTES
 """Bytes that one answer holds at most, however much was asked for."""
+
+
+def segment_at(now: int) -> str:
+    """Return the name of the segment of a time (microseconds since 1970): its day, UTC."""
+    return dt.datetime.fromtimestamp(now / 1e6, dt.UTC).date().isoformat()
 
 
 class LogGap(FleetwireError):

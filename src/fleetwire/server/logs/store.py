@@ -8,7 +8,6 @@ written nothing, so that no savepoint is needed.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import itertools
 import re
 import uuid
@@ -24,7 +23,15 @@ from fleetwire.server.durable.groupcommit import Entry, Group, GroupCommit, Grou
 from fleetwire.server.logs import chunks, reading
 from fleetwire.server.logs import search as searching
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
-from fleetwire.server.logs.base import Chunk, LogGap, LogLines, LogMatches, LogStore, StaleLink
+from fleetwire.server.logs.base import (
+    Chunk,
+    LogGap,
+    LogLines,
+    LogMatches,
+    LogStore,
+    StaleLink,
+    segment_at,
+)
 from fleetwire.server.nudges.base import Nudges
 
 T = TypeVar("T")
@@ -82,7 +89,7 @@ class SegmentedLogs(LogStore):
 
     def segment_now(self) -> str:
         """Return the name of today's segment (UTC)."""
-        return dt.datetime.fromtimestamp(self._clock() / 1e6, dt.UTC).date().isoformat()
+        return segment_at(self._clock())
 
     # -- writing -----------------------------------------------------------------------------
 

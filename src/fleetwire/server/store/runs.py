@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -145,10 +145,30 @@ _OF_ATTEMPT = _TASKS.select_from(
 ).where(attempts.c.id == bindparam("attempt"))
 _PLACED = PreparedIn(
     lambda ids: (
-        select(attempts.c.run_id, attempts.c.node_id)
-        .where(attempts.c.run_id.in_(ids))
+        select(tasks.c.run_id, attempts.c.node_id)
+        .select_from(tasks.join(attempts, attempts.c.id == tasks.c.attempt_id))
+        .where(tasks.c.run_id.in_(ids))
         .where(attempts.c.node_id.is_not(None))
     )
+)
+_TRIED = PreparedIn(
+    lambda ids: (
+        select(attempts.c.task_id, attempts.c.node_id)
+        .where(attempts.c.task_id.in_(ids))
+        .where(attempts.c.node_id.is_not(None))
+    )
+)
+_POINT = Prepared(
+    update(tasks).where(tasks.c.id == bindparam("the_id")),
+    ["attempt_id"],
+)
+_EARLIER = Prepared(
+    _TASKS.select_from(
+        tasks.join(attempts, attempts.c.task_id == tasks.c.id).outerjoin(nodes, nodes.c.id == _AT)
+    )
+    .where(tasks.c.run_id == bindparam("run"))
+    .where(attempts.c.id != tasks.c.attempt_id)
+    .order_by(tasks.c.position, attempts.c.number)
 )
 
 
@@ -206,11 +226,26 @@ def read_request(value: str) -> RunRequest:
 
 
 def nodes_of(connection: Connection, ids: Iterable[str]) -> dict[str, set[str]]:
-    """Return the nodes that attempts of each run are or were on."""
+    """Return the nodes that the tasks of each run are or were on, by their latest attempts."""
     found: dict[str, set[str]] = {}
     for run_id, node in _PLACED.rows(connection, list(ids)):
         found.setdefault(run_id, set()).add(node)
     return found
+
+
+def tried(connection: Connection, task_ids: Iterable[str]) -> dict[str, set[str]]:
+    """Return the nodes that any attempts of each task are or were on."""
+    found: dict[str, set[str]] = {}
+    for task, node in _TRIED.rows(connection, list(task_ids)):
+        found.setdefault(task, set()).add(node)
+    return found
+
+
+def point(connection: Connection, latest: Mapping[str, str]) -> None:
+    """Make these the latest attempts of their tasks: attempt by task."""
+    _POINT.change_all(
+        connection, [{"the_id": task, "attempt_id": one} for task, one in latest.items()]
+    )
 
 
 def by_id(connection: Connection, run_id: str) -> RunRow | None:
@@ -241,6 +276,11 @@ def page(
 def tasks_of(connection: Connection, run_id: str) -> list[TaskRow]:
     """Return a run's tasks in order, each with its latest attempt."""
     return [TaskRow(*row) for row in _OF_RUN.rows(connection, {"run": run_id})]
+
+
+def earlier_of(connection: Connection, run_id: str) -> list[TaskRow]:
+    """Return the attempts of a run's tasks that have a successor, by task and number."""
+    return [TaskRow(*row) for row in _EARLIER.rows(connection, {"run": run_id})]
 
 
 def task_of_attempt(connection: Connection, attempt: str) -> TaskRow | None:

@@ -26,6 +26,8 @@ class Pending(NamedTuple):
     queue_deadline: int
     target: str | None
     reason: str | None
+    task_id: str
+    number: int
 
 
 _PENDING = (
@@ -36,6 +38,8 @@ _PENDING = (
         attempts.c.queue_deadline,
         attempts.c.target,
         attempts.c.reason,
+        attempts.c.task_id,
+        attempts.c.number,
     )
     .where(PENDING)
     .where(attempts.c.not_before.is_(None) | (attempts.c.not_before <= bindparam("now")))
@@ -62,6 +66,8 @@ def _for_nodes(ids: Ids) -> ClauseElement:
             attempts.c.queue_deadline,
             attempts.c.target,
             attempts.c.reason,
+            attempts.c.task_id,
+            attempts.c.number,
         )
         .select_from(nodes.join(attempts, attempts.c.id.in_(_OLDEST_OF_NODE.scalar_subquery())))
         .where(PENDING)

@@ -79,7 +79,7 @@ function task(index: number, node: Node, outcome: Outcome | null, at: number): T
     id: id(at + index), index, node: node.name, node_id: node.id, attempt, number: 1, wish: 'run', state: outcome === null ? 'running' : outcome === 'lost' ? 'lost' : outcome === 'refused' ? 'refused' : 'exited', outcome,
     exit_code: outcome === 'succeeded' ? 0 : failed ? 2 : null, signal: outcome === 'timed_out' ? 9 : null, reason: outcome === 'lost' ? 'node rebooted' : outcome === 'timed_out' ? 'deadline of 30 s passed' : null,
     started_at: stamp(at + 120), ended_at: outcome ? stamp(at + 3000 + index * 170) : null, duration: outcome ? 2.88 + index * 0.17 : null,
-    log: { length: 0, sha256: null, complete: outcome !== null, state: outcome ? 'sealed' : 'open' }, late_exit: null,
+    log: { length: 0, sha256: null, complete: outcome !== null, state: outcome ? 'sealed' : 'open' }, late_exit: null, earlier: [],
   }
 }
 
@@ -98,7 +98,7 @@ export function make({ name = null, script, selector = 'os=linux', named = null,
   const worst = tasks.find(each => each.outcome !== 'succeeded')?.outcome ?? 'succeeded'
   const run: Run = {
     id: id(at), name, state: live ? 'running' : 'ended', outcome: live ? null : worst, wish: 'run', created_at: stamp(at), ended_at: live ? null : stamp(at + 3400 + 170 * on.length),
-    created_by: 'admin', selector, nodes: named, any, spec: { kind: 'script', script, shell: 'sh', timeout: 7200 }, counts: {} as Counts, tasks,
+    created_by: 'admin', selector, nodes: named, any, retry: null, lost_after: 86400, spec: { kind: 'script', script, shell: 'sh', timeout: 7200 }, counts: {} as Counts, tasks,
   }
   count(run)
   runs.unshift(run)

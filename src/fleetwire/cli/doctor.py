@@ -206,6 +206,8 @@ def _server(port: int) -> Iterator[Finding]:
             return
         yield Finding("ok", "server", f"{chosen.url} is ready")
         try:
+            for name, text in client.warnings().items():
+                yield Finding("fail", name, text, "See the server's log.")
             yield _clock(client)
             user = client.me()
             yield Finding("ok", "login", f"{user.name} ({user.role})")

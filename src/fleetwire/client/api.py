@@ -340,6 +340,10 @@ class Client:
         """Say whether a server answers."""
         return self._get("/healthz", dict[str, Any]).get("status") == "ok"
 
+    def warnings(self) -> dict[str, str]:
+        """Return what the server says of itself that works and is yet not as promised, by name."""
+        return _read(self.connection.request("GET", "/readyz"), shapes.Readiness).warnings
+
     def ready(self, *, patience: float = 0.0) -> None:
         """Return when the server can serve, or raise why not."""
         self.connection.request("GET", "/readyz", patience=patience)

@@ -144,6 +144,14 @@ class System(msgspec.Struct):
     breaker: Breaker | None = None
 
 
+class Readiness(msgspec.Struct):
+    """How the server stands: what does not work, and what works and is yet not as promised."""
+
+    status: str
+    problems: dict[str, str] = {}
+    warnings: dict[str, str] = {}
+
+
 class User(msgspec.Struct):
     """Who the server takes us for; `via` is cookie or token."""
 

@@ -44,6 +44,7 @@ from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
 from fleetwire.server.loops.dispatch import DispatchLoop
 from fleetwire.server.loops.leases import LeasesLoop
+from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.nudges.memory import MemoryNudges
@@ -172,11 +173,13 @@ class Process:
             self._gateway = gateway
             dispatch = DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us)
             self.database.react(dispatch.react, gateway.react)
+            self._proof = ProofLoop(self.database, clock=now_us)
             self._loops = Runner(
                 [
                     dispatch,
                     LeasesLoop(self.database, gateway.reading, monotonic=time.monotonic),
                     SealingLoop(self.database, self.logs),
+                    self._proof,
                 ],
                 nudges,
             )
@@ -196,6 +199,7 @@ class Process:
                 secret=new_secret,
                 clock=now_us,
                 readiness=self.readiness,
+                warnings=self.warnings,
                 leaving=self.leaving,
             )
             self.application = asgi.build(
@@ -227,6 +231,11 @@ class Process:
                     found[f"loop {name}"] = "has not looked yet"
             self._probed = found
         return self._probed
+
+    def warnings(self) -> Mapping[str, str]:
+        """Say what works and is yet not as promised."""
+        found = self._proof.warning
+        return {} if found is None else {"proof": found}
 
     async def _watch_failures(self) -> None:
         """Leave when a disk has failed (P15): the restart replays the journal."""

@@ -17,11 +17,18 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether the server can do its work: the database takes writes and the loops run."""
-    problems = dict(await parts_of(request).readiness())
-    if problems:
-        return write.answer({"status": "not ready", "problems": problems}, 503)
-    return write.answer({"status": "ready", "problems": {}})
+    """Say whether the server can do its work: the database takes writes and the loops run.
+
+    `warnings` are broken promises that keep nobody from working: to be looked into.
+    """
+    parts = parts_of(request)
+    problems = dict(await parts.readiness())
+    answer = {
+        "status": "not ready" if problems else "ready",
+        "problems": problems,
+        "warnings": dict(parts.warnings()),
+    }
+    return write.answer(answer, 503 if problems else 200)
 
 
 DOORS = [

@@ -26,8 +26,9 @@ class Parts:
     """The parts of one server process, as routes need them.
 
     `ids` makes an id, `secret` a random text of 256 bits, `clock` is wall time in microseconds
-    since 1970. `readiness` says, by name, what does not work now (empty: all is well). `leaving`
-    is set when the server is about to stop: streams end then.
+    since 1970. `readiness` says, by name, what does not work now (empty: all is well);
+    `warnings` what works and is yet not as promised. `leaving` is set when the server
+    is about to stop: streams end then.
     """
 
     database: Database
@@ -41,6 +42,7 @@ class Parts:
     secret: Callable[[], str]
     clock: Callable[[], int]
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    warnings: Callable[[], Mapping[str, str]]
     leaving: asyncio.Event
     streams: dict[str, int] = field(default_factory=dict)
     """Open streams of each user, by id."""

@@ -356,7 +356,10 @@ class Health(View):
 
 
 class Readiness(View):
-    """Whether the server can do its work; `problems` says by name what does not."""
+    """Whether the server can do its work; `problems` says by name what does not work, `warnings`
+    what works and is yet not as promised.
+    """
 
     status: Literal["ready", "not ready"]
     problems: dict[str, str]
+    warnings: dict[str, str]

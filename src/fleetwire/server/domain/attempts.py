@@ -366,11 +366,6 @@ def sweep(tx: Tx, limit: int) -> int:
     return len({*past, *never, *late, *orphaned})
 
 
-def unowned(connection: Connection) -> list[str]:
-    """Return live attempts without an owner or a last deadline. There must be none (law 8)."""
-    return attempts.unowned(connection)
-
-
 def _log_gone(changes: Changes, attempt: str) -> None:
     if changes[attempt].log_state in {"open", "again"}:
         changes.alter(attempt, log_state="gone")

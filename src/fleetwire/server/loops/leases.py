@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-import structlog
-
 from fleetwire.core import limits
 from fleetwire.core.clocks import is_news, skew_warning
 from fleetwire.core.dispatch import LinkState
@@ -24,9 +22,6 @@ US: Final = 1_000_000
 SEEN_EVERY_US: Final = 30_000_000
 """`last_seen_at` of a node that is heard all the time is written this often."""
 AT_ONCE: Final = 500
-PROVE_EVERY_ROUNDS: Final = 30
-
-_log = structlog.get_logger()
 
 Hearing = Callable[[str], nodes.Reading]
 """Tells how long a node has been silent in this process (gateway.links)."""
@@ -51,7 +46,6 @@ class LeasesLoop:
         self._hearing = hearing
         self._mass_offline = MassOffline(database, monotonic)
         self._heartbeat_s = heartbeat_s
-        self._rounds = 0
 
     async def round(self) -> str:
         """Write link states that changed; sweep deadlines until nothing is left."""
@@ -62,16 +56,7 @@ class LeasesLoop:
             ended += swept
             if swept < AT_ONCE:
                 break
-        await self._prove()
         return f"{changed} link states changed, {ended} attempts ended or given back"
-
-    async def _prove(self) -> None:
-        """Show once a minute that whatever is not final has an owner and a deadline (law 8)."""
-        self._rounds += 1
-        if self._rounds % PROVE_EVERY_ROUNDS == 1:
-            unowned = await self._database.read(attempts.unowned)
-            if unowned:
-                _log.error("attempts without owner or deadline", attempts=unowned)
 
     async def _links(self) -> int:
         rows, standing = await self._database.read(nodes.fleet)

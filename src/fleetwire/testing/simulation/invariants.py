@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from fleetwire.core.attempts import FINAL, SPOOL_GONE
-from fleetwire.server.domain import attempts as attempt_cases
-from fleetwire.server.domain import views
+from fleetwire.server.domain import proof, views
 from fleetwire.server.store import attempts, nodes
 from fleetwire.server.store.attempts import SETTLED, AttemptRow
 from fleetwire.server.store.shell_sqlite import SqliteShell
@@ -41,7 +40,13 @@ class Judge:
     """Looks at the record, the logs and the ledger. Every method raises `Violation`."""
 
     def __init__(
-        self, shell: SqliteShell, durable: Durable, ledger: Ledger, *, lease_s: float
+        self,
+        shell: SqliteShell,
+        durable: Durable,
+        ledger: Ledger,
+        *,
+        lease_s: float,
+        clock: Callable[[], int],
     ) -> None:
         self._shell = shell
         self._connection = self._shell.connect(reader=True)
@@ -51,6 +56,7 @@ class Judge:
         self._epochs: dict[int, tuple[str, str | None]] = {}
         self._heard: dict[str, float] = {}
         self._lease_s = lease_s
+        self._clock = clock
         self.candidates: list[str] = []
         self.acknowledged: list[Acknowledged] = []
 
@@ -58,10 +64,15 @@ class Judge:
 
     def look(self) -> dict[str, AttemptRow]:
         """Compare the record with what it said before and with the ledger."""
-        ids = [*self._seen, *self.candidates]
         shell, connection = self._shell, self._connection
         shell.begin_read(connection)
         try:
+            retries = attempts.retries(connection)
+            ids = [
+                *self._seen,
+                *self.candidates,
+                *(id_ for id_ in retries if id_ not in self._seen),
+            ]
             rows = attempts.look(connection, ids)
         finally:
             shell.end_read(connection)
@@ -245,8 +256,8 @@ class Judge:
             twice = [name for name, n in Counter(run.name for run in page.items).items() if n > 1]
             if twice:
                 raise Violation("P1", f"submitted once and stored twice: {twice}")
-            if attempt_cases.unowned(connection):
-                raise Violation("P1", "attempts without owner or deadline")
+            if unproven := proof.unproven(connection, self._clock()):
+                raise Violation("law 8", f"nobody would end {unproven}")
         finally:
             shell.end_read(connection)
         for id_, row in self._seen.items():

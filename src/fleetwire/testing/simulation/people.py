@@ -13,6 +13,7 @@ import msgspec
 
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.retry import Retry
 from fleetwire.core.specs import RunRequest, Scripted, Step
 from fleetwire.server.domain import nodes as node_cases
 from fleetwire.server.domain import runs
@@ -182,7 +183,17 @@ def request(chance: Chance, names: tuple[str, ...], *, chatty: bool) -> RunReque
     )
     queue_timeout = chance.pick((8.0, 300.0, 3600.0))
     if chance.odds(0.2):
-        return RunRequest(spec, selector="os=linux", any=1, queue_timeout=queue_timeout)
-    if chance.odds(0.3):
-        return RunRequest(spec, selector="os=linux", queue_timeout=queue_timeout)
-    return RunRequest(spec, nodes=(chance.pick(names),), queue_timeout=queue_timeout)
+        made = RunRequest(spec, selector="os=linux", any=1, queue_timeout=queue_timeout)
+    elif chance.odds(0.3):
+        made = RunRequest(spec, selector="os=linux", queue_timeout=queue_timeout)
+    else:
+        made = RunRequest(spec, nodes=(chance.pick(names),), queue_timeout=queue_timeout)
+    if not chance.odds(0.3):
+        return made
+    retry = Retry(
+        on_failure=chance.odds(0.7),
+        on_lost=True,
+        count=chance.whole(1, 3),
+        backoff=chance.pick((0.0, 0.5, 3.0)),
+    )
+    return msgspec.structs.replace(made, retry=retry)

@@ -22,6 +22,7 @@ from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.loops.dispatch import DispatchLoop
 from fleetwire.server.loops.leases import LeasesLoop
+from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.signing import Signer
@@ -214,6 +215,7 @@ class SimulatedServer:
                         heartbeat_s=HEARTBEAT_S,
                     ),
                     SealingLoop(self.database, self.logs),
+                    ProofLoop(self.database, clock=clock),
                 ],
                 self.nudges,
                 monotonic=loop.time,

@@ -79,7 +79,13 @@ class World:
         self.founded = found(plan.nodes)
         self._path = copy(self.founded)
         self._shell = SimulatedShell(self._path)
-        self.judge = Judge(self._shell, self.durable, self.ledger, lease_s=LEASE_S)
+        self.judge = Judge(
+            self._shell,
+            self.durable,
+            self.ledger,
+            lease_s=LEASE_S,
+            clock=lambda: BASE_US + round(self.loop.time() * 1e6),
+        )
         self.nodes = [self._node(number) for number in range(plan.nodes)]
         self.names = tuple(node.name for node in self.nodes)
         self.people = People(self)

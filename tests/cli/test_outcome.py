@@ -51,6 +51,10 @@ def test_several_tasks_give_the_runs_code(outcomes: list[str], code: int) -> Non
 def test_a_summary_names_what_did_not_succeed() -> None:
     assert summary([task(outcome="failed", exit_code=3)]) == []
     assert summary([task(outcome="lost", reason="node rebooted")]) == ["n0: lost: node rebooted"]
+    full = "the disk was full: the last 3 bytes of output were not stored"
+    assert summary([task(outcome="succeeded", exit_code=0, reason=full)]) == [
+        f"n0: succeeded: {full}"
+    ]
     assert summary([task(0, outcome="succeeded"), task(1, outcome="failed", exit_code=4)]) == [
         "n1: failed (exit 4)",
         "2 tasks: 1 succeeded, 1 failed",

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from fleetwire.core import limits
+from fleetwire.core.envelopes import spec_sha256
 from fleetwire.core.errors import BadSpec, FleetwireError, LimitExceeded
 from fleetwire.core.specs import (
     Ping,
@@ -18,6 +19,7 @@ from fleetwire.core.specs import (
     check,
     check_request,
     kind_of,
+    quota_policy,
 )
 
 TRUE = Script("true")
@@ -31,6 +33,36 @@ def test_a_plain_spec_is_accepted_and_survives_its_json(spec: Spec) -> None:
     check(spec)
     assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec) == spec
     assert msgspec.to_builtins(spec)["kind"] == kind_of(spec)
+
+
+@pytest.mark.parametrize("plain", [TRUE, Scripted(())])
+def test_the_default_policy_is_not_said(plain: Script | Scripted) -> None:
+    """One form and so one hash: an agent of 0.1.0 has no such field."""
+    said = msgspec.structs.replace(plain, on_quota="block")
+    assert plain == said
+    assert b"on_quota" not in msgspec.json.encode(said)
+    assert quota_policy(said) == quota_policy(Ping()) == "block"
+    drop = msgspec.structs.replace(plain, on_quota="drop")
+    assert quota_policy(drop) == "drop"
+    assert spec_sha256(drop) != spec_sha256(plain)
+
+
+def test_an_agent_that_does_not_know_the_policy_refuses_the_order() -> None:
+    """It must not run a task that it cannot run as asked: the hash is of more than it knows."""
+
+    class Before(msgspec.Struct, tag="script", tag_field="kind"):
+        script: str
+        shell: str
+        args: tuple[str, ...]
+        env: dict[str, str]
+        tty: bool
+        timeout: float
+        grace: float
+
+    drop = Script("true", on_quota="drop")
+    read = msgspec.json.decode(msgspec.json.encode(drop), type=Before)
+    again = msgspec.json.decode(msgspec.json.encode(read), type=Script)
+    assert spec_sha256(again) == spec_sha256(Script("true")) != spec_sha256(drop)
 
 
 @pytest.mark.parametrize(

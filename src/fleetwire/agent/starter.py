@@ -24,6 +24,7 @@ from fleetwire.agent.platforms import SEARCH_PATH
 from fleetwire.core import envelopes, limits
 from fleetwire.core.desired import Wanted
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.specs import quota_policy
 
 _TERMINAL: Final = {"rows": 24, "cols": 80}
 _QUOTA_SHARE: Final = 10  # a tenth of the free disk (P9)
@@ -136,7 +137,7 @@ class Starter:
             "deadline_s": min(order.spec.timeout, self._config.max_deadline_s),
             "grace_s": order.spec.grace,
             "quota": quota,
-            "quota_policy": "block",
+            "quota_policy": quota_policy(order.spec),
             "piece": limits.PIECE_BYTES,
         }
         # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and

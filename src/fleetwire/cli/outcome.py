@@ -50,7 +50,7 @@ def ending(task: Task) -> str:
         words = f"failed (exit {task.exit_code})"
     else:
         words = outcome.replace("_", " ")
-    if task.reason and outcome not in {"succeeded", "failed"}:
+    if task.reason:
         words += f": {one_line(task.reason)}"
     return words
 
@@ -67,17 +67,23 @@ def late(task: Task) -> str:
 
 def summary(tasks: Sequence[Task]) -> list[str]:
     """Return what a person wants to know at the end: nothing when one task ended by itself
-    (its output says it), else the count of outcomes and each task that did not succeed.
+    (its output says it), else the count of outcomes and each task that did not succeed, or did
+    with something to say (a full disk took the end of its output).
     """
     if len(tasks) == 1:
         task = tasks[0]
-        if task.outcome in {"succeeded", "failed"} and task.signal is None:
+        by_itself = task.signal is None and task.reason is None
+        if task.outcome in {"succeeded", "failed"} and by_itself:
             return []
         return [f"{place(task)}: {ending(task)}"]
     counts = Counter(task.outcome or task.state for task in tasks)
     total = ", ".join(f"{number} {word.replace('_', ' ')}" for word, number in counts.items())
     return [
-        *(f"{place(task)}: {ending(task)}" for task in tasks if task.outcome != "succeeded"),
+        *(
+            f"{place(task)}: {ending(task)}"
+            for task in tasks
+            if task.outcome != "succeeded" or task.reason
+        ),
         f"{len(tasks)} tasks: {total}",
     ]
 

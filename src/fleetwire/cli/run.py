@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 
 from fleetwire.cli import outcome
 from fleetwire.cli.app import Leaf
@@ -21,7 +21,7 @@ from fleetwire.client import Client, Run, RunRequest, Script, Task
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.retry import Retry
-from fleetwire.core.specs import Shell, check_request
+from fleetwire.core.specs import OnQuota, Shell, check_request
 
 RETRY_ON: Final = ("failure", "lost", "both")
 SHELLS: Final = ("sh", "bash", "python", "powershell")
@@ -87,6 +87,12 @@ def configure(parser: Parser) -> None:
         metavar="TIME",
         type=duration,
         help="a silent node's task is lost this long beyond its deadline",
+    )
+    parser.option(
+        "--on-quota",
+        choices=get_args(OnQuota),
+        default="block",
+        help="output that nobody can store: hold it, drop it, or end the task",
     )
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
     parser.option("--tty", action="store_true", help="give it a terminal")
@@ -158,6 +164,7 @@ def request_of(values: argparse.Namespace) -> RunRequest:
             env=dict(values.env),
             tty=values.tty,
             timeout=limits.TIMEOUT_DEFAULT_S if values.timeout is None else values.timeout,
+            on_quota=values.on_quota,
         ),
         selector=values.on,
         nodes=tuple(values.node) or None,

@@ -35,6 +35,7 @@ Outcome: TypeAlias = Literal[
 ]
 FINAL: Final[frozenset[State]] = frozenset({"exited", "lost", "refused", "expired", "canceled"})
 
+QUOTA_KILLED: Final = "its output passed the spool quota, and the run says kill"
 SPOOL_GONE: Final = "spool gone: the node no longer has this attempt's folder"
 
 
@@ -210,7 +211,7 @@ def _exited(attempt: Attempt, happening: Exited) -> Applied:
     if attempt.state in {"assigned", "running"}:
         reason = happening.error
         if happening.cause == "quota":
-            reason = "its output passed the spool quota and the job says kill"
+            reason = QUOTA_KILLED
         new = msgspec.structs.replace(
             attempt,
             state="exited",

@@ -17,13 +17,14 @@ from fleetwire.core.errors import BadSpec, LimitExceeded
 from fleetwire.core.retry import Retry
 
 Shell: TypeAlias = Literal["sh", "bash", "python", "powershell"]
+OnQuota: TypeAlias = Literal["block", "drop", "kill"]
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX: Final = "FLEETWIRE_"
 
 
 class _Timed(msgspec.Struct, frozen=True):
-    """Whole seconds given as an int become a float, as they are after the wire: a spec has one
-    form and so one hash, wherever it was made.
+    """Whole seconds given as an int become a float, as they are after the wire, and the default
+    policy is not said: a spec has one form and so one hash, wherever it was made.
     """
 
     def __post_init__(self) -> None:
@@ -31,10 +32,14 @@ class _Timed(msgspec.Struct, frozen=True):
             value = getattr(self, name, None)
             if isinstance(value, int):
                 msgspec.structs.force_setattr(self, name, float(value))
+        if getattr(self, "on_quota", None) == "block":
+            msgspec.structs.force_setattr(self, "on_quota", msgspec.UNSET)
 
 
 class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
-    """A script for an interpreter. `timeout` and `grace` are seconds."""
+    """A script for an interpreter. `timeout` and `grace` are seconds. `on_quota` is what happens
+    to output that passes the spool quota (P9); `quota_policy` reads it.
+    """
 
     script: str
     shell: Shell = "sh"
@@ -43,6 +48,9 @@ class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
     tty: bool = False
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
+    # Not said where it is the default: an agent of 0.1.0 takes such orders as it always did, and
+    # refuses others, because it would hash their spec without this field.
+    on_quota: OnQuota | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ping(_Timed, frozen=True, tag="ping", tag_field="kind"):
@@ -82,6 +90,7 @@ class Scripted(_Timed, frozen=True, tag="scripted", tag_field="kind"):
     steps: tuple[Step, ...]
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
+    on_quota: OnQuota | msgspec.UnsetType = msgspec.UNSET
 
 
 Spec: TypeAlias = Script | Ping | Scripted
@@ -122,6 +131,14 @@ def canonical(request: RunRequest) -> bytes:
 def kind_of(spec: Spec) -> str:
     """Return the spec's kind as it stands on the wire."""
     return {Script: "script", Ping: "ping", Scripted: "scripted"}[type(spec)]
+
+
+def quota_policy(spec: Spec) -> OnQuota:
+    """Return what the shim does with output beyond the spool quota: `block` where nothing is said
+    (the task waits until the server has taken some), `drop` with a gap record, or `kill` (P9).
+    """
+    policy = getattr(spec, "on_quota", msgspec.UNSET)
+    return "block" if policy is msgspec.UNSET else policy
 
 
 def check(spec: Spec) -> None:

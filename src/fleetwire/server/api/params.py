@@ -10,7 +10,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleetwire.core import limits
-from fleetwire.core.specs import RunRequest, Shell
+from fleetwire.core.specs import OnQuota, RunRequest, Shell
 
 _DIGITS: Final = 16
 
@@ -108,7 +108,10 @@ class EnrolmentTokenParams(Body):
 
 
 class ScriptParams(Body):
-    """A script for an interpreter. Times are seconds."""
+    """A script for an interpreter. Times are seconds. `on_quota` says what happens to output
+    beyond the node's spool quota while the server does not take it: the task waits (`block`), it
+    is dropped with a gap in the log (`drop`), or the task is ended (`kill`).
+    """
 
     kind: Literal["script"]
     script: str
@@ -118,6 +121,7 @@ class ScriptParams(Body):
     tty: bool = False
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
+    on_quota: OnQuota = "block"
 
 
 class PingParams(Body):
@@ -147,6 +151,7 @@ class ScriptedParams(Body):
     steps: list[StepParams]
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
+    on_quota: OnQuota = "block"
 
 
 class RetryParams(Body):

@@ -20,11 +20,13 @@ from fleetwire.cli.ports import holder
 from fleetwire.cli.show import coloured, mark, size, write_json
 from fleetwire.cli.visible import visible_text
 from fleetwire.client import Client, ClientError, ServerUnreachable
+from fleetwire.client.errors import Problem
 from fleetwire.core.errors import FleetwireError
 
 LEAST_FREE: Final = 1 << 30
 SKEW_S: Final = 2.0
 _PR_GET_CHILD_SUBREAPER: Final = 37
+_MENDS: Final = {"storage": "Free some space on the server's disk; it goes on by itself."}
 
 
 class Finding(NamedTuple):
@@ -201,10 +203,16 @@ def _server(port: int) -> Iterator[Finding]:
             yield Finding("fail", "server", error.detail, error.hint)
             yield _port(port)
             return
-        except ClientError as error:
-            yield Finding("fail", "server", f"{chosen.url} answers: {error.detail}", error.hint)
-            return
-        yield Finding("ok", "server", f"{chosen.url} is ready")
+        except Problem as error:
+            # It answers, so more can be asked: what does not work stands in the answer by name.
+            problems = error.members.get("problems")
+            if not isinstance(problems, dict) or not problems:
+                yield Finding("fail", "server", f"{chosen.url} answers: {error.detail}", error.hint)
+                return
+            for name, text in problems.items():
+                yield Finding("fail", "server", f"{name}: {text}", _MENDS.get(name, ""))
+        else:
+            yield Finding("ok", "server", f"{chosen.url} is ready")
         try:
             for name, text in client.warnings().items():
                 yield Finding("fail", name, text, "See the server's log.")

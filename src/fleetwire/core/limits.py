@@ -82,6 +82,10 @@ SESSION_S: Final = 7 * 24 * 3600
 TOKEN_DEFAULT_S: Final = 90 * 24 * 3600
 TOKEN_LONGEST_S: Final = 366 * 24 * 3600
 
+# Room for what must be written on a full disk, of the server and of each node (core.reserve).
+RESERVE_BYTES: Final = 16 * MIB
+FLOOR_BYTES: Final = 64 * MIB
+
 # What a node keeps.
 PIECE_BYTES: Final = 16 * MIB
 QUOTA_BYTES: Final = 1024 * MIB

@@ -39,6 +39,7 @@ from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
 from fleetwire.server.domain.submissions import Submissions
+from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
@@ -47,6 +48,7 @@ from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
+from fleetwire.server.loops.storage import StorageLoop
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database
@@ -145,11 +147,18 @@ class Process:
         config = self._config
         nudges = self.nudges = MemoryNudges()
         async with contextlib.AsyncExitStack() as stack:
-            self.database = Database.open(config.database_url, nudges=nudges, clock=now_us)
-            stack.push_async_callback(self.database.close)
             url = config.database_url
-            where = config.data / "logs" if url.startswith("sqlite:") else url
+            ours = url.startswith("sqlite:")
+            # First of all: on a disk that is full the start itself needs what it gives away.
+            self.reserve = Reserve(Path(url.removeprefix("sqlite:///")).parent) if ours else None
+            if self.reserve is not None:
+                stack.callback(self.reserve.close)
+            self.database = Database.open(url, nudges=nudges, clock=now_us, reserve=self.reserve)
+            stack.push_async_callback(self.database.close)
+            where = config.data / "logs" if ours else url
             self.logs = open_logs(where, nudges=nudges, clock=now_us)
+            if self.reserve is not None and self.reserve.is_beside(config.data / "logs"):
+                self.logs.reserve = self.reserve
             stack.push_async_callback(self.logs.close)
             founded = await self.database.write(lambda tx: cluster.found(tx, new_id))
             signer = Signer.open(config.data)
@@ -180,6 +189,7 @@ class Process:
                     LeasesLoop(self.database, gateway.reading, monotonic=time.monotonic),
                     SealingLoop(self.database, self.logs),
                     self._proof,
+                    *([StorageLoop(self.reserve)] if self.reserve is not None else []),
                 ],
                 nudges,
             )
@@ -217,6 +227,8 @@ class Process:
             found: dict[str, str] = {}
             if self.leaving.is_set():
                 found["server"] = "it is leaving"
+            if self.reserve is not None and not self.reserve.has_room():
+                found["storage"] = self.reserve.sentence()
             try:
                 async with asyncio.timeout(PROBE_S):
                     await self.database.write(health.probe)

@@ -20,6 +20,7 @@ from typing import IO, Self, TypeVar
 import psutil
 
 from fleetwire.client import Client, Run, RunRequest, Script, ServerFault, ServerUnreachable
+from fleetwire.testing.disks import SmallDisk
 
 T = TypeVar("T")
 PROGRAM = (sys.executable, "-m", "fleetwire.cli")
@@ -98,6 +99,7 @@ class Lab:
     def __init__(self, folder: Path, *, database: str | None = None) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.disk: SmallDisk | None = None  # of the server's data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ledger = Ledger(folder / "ledger")
@@ -136,24 +138,29 @@ class Lab:
 
     # ------------------------------------------------------------------------------ processes
 
-    def start_server(self, env: Mapping[str, str] | None = None) -> Daemon:
-        """Start the server and return when it is ready."""
-        argv = [*PROGRAM, "server", "--data", str(self.data), "--port", str(self.port)]
+    def start_server(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> Daemon:
+        """Start the server and return when it is ready, or else as soon as it answers at all."""
+        argv = [*self._prefix(), *PROGRAM, "server"]
+        argv += ["--data", str(self.data), "--port", str(self.port)]
         if self._database:
             argv += ["--database", self._database]
         self.server = Daemon(argv, self.folder / "server.log", {**self.env, **(env or {})})
         server = self.server
         with Client(self.url) as client:
-            wait_until(lambda: _ready(client, server), "the server to be ready")
+            wait_until(lambda: _ready(client, server, ready=ready), "the server to be ready")
         if not self._token:
             self._token = self._make_token()
             self.env["FLEETWIRE_TOKEN"] = self._token
         return self.server
 
     def start_agent(
-        self, name: str = "node-1", *flags: str, env: Mapping[str, str] | None = None
+        self,
+        name: str = "node-1",
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        online: bool = True,
     ) -> Daemon:
-        """Start an agent (enrolling it the first time) and return when it is online."""
+        """Start an agent (enrolling it the first time) and return when it is online, or at once."""
         state = self.folder / "agents" / name
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         argv = [*PROGRAM, "agent", "--server", self.url, "--state", str(state), "--name", name]
@@ -165,7 +172,8 @@ class Lab:
         log = self.folder / f"{name}.log"
         daemon = Daemon([*argv, *flags], log, {**self.env, **(env or {})})
         self.agents[name] = daemon
-        self.wait_online(name)
+        if online:
+            self.wait_online(name)
         return daemon
 
     def wait_online(self, name: str) -> None:
@@ -251,8 +259,12 @@ class Lab:
             env=self.env,
         )
 
+    def _prefix(self) -> tuple[str, ...]:
+        return () if self.disk is None else self.disk.prefix
+
     def _make_token(self) -> str:
-        password = (self.data / "admin-password").read_text().strip()
+        path = self.data / "admin-password"
+        password = (path if self.disk is None else self.disk.seen(path)).read_text().strip()
         with Client(self.url) as client:
             client.login("admin", password)
             return str(client.create_token("lab").token)
@@ -262,11 +274,11 @@ class Lab:
             sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}\n")
 
 
-def _ready(client: Client, server: Daemon) -> bool:
+def _ready(client: Client, server: Daemon, *, ready: bool) -> bool:
     if server.process.poll() is not None:
         raise RuntimeError(f"the server ended at once, with code {server.process.returncode}")
     try:
-        client.ready()
+        client.ready() if ready else client.healthy()
     except (ServerUnreachable, ServerFault):
         return False
     return True

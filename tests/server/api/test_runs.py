@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,10 +13,12 @@ from fleetwire.core import limits
 from fleetwire.server.api import views
 from fleetwire.server.api.write import SCRIPT_IN_LISTS, rfc3339
 from fleetwire.server.durable.errors import DatabaseUnavailable, StorageFull
+from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.store import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.server.api.conftest import Server
 
@@ -198,7 +202,8 @@ def test_a_database_that_cannot_write(
     server = new_server()
     server.add_node("a")
 
-    async def fail(_: object) -> None:
+    async def fail(_: object, *, grows: bool = False) -> None:
+        del grows
         raise error
 
     original = server.process.database.write
@@ -242,3 +247,33 @@ def test_an_error_that_nobody_foresaw(
 def test_times() -> None:
     assert rfc3339(0) == "1970-01-01T00:00:00.000000Z"
     assert rfc3339(1_795_219_200_000_001) == "2026-11-21T00:00:00.000001Z"
+
+
+def test_a_disk_that_is_almost_full(
+    tmp_path: Path, new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What grows is refused in time, whoever asks; what must be recorded is (P15)."""
+    server = new_server()
+    server.add_node("a")
+    run = server.submit(nodes=["a"])
+    if server.process.reserve is None:  # with PostgreSQL the disk is another machine's
+        server.process.reserve = server.process.database.reserve = Reserve(tmp_path)
+    reserve = server.process.reserve
+    facts = os.statvfs(tmp_path)
+    full = SimpleNamespace(f_bavail=1, f_frsize=facts.f_frsize, f_blocks=facts.f_blocks)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: full)
+    reserve.look()
+    body = {"spec": {"kind": "ping"}, "nodes": ["a"]}
+    answer = server.call("POST", "/api/v1/runs", body)
+    assert (answer.status, answer.code) == (507, "storage-full")
+    assert "MiB are free" in answer.json["detail"]
+    assert "Free some space" in answer.json["hint"]
+    assert int(answer.headers["retry-after"]) > 0
+    server.process._probed_at = -10.0
+    ready = server.call("GET", "/readyz", token=None)
+    assert ready.status == 503
+    assert "new runs, enrolments and logs need" in ready.json["problems"]["storage"]
+    assert server.call("POST", f"/api/v1/runs/{run['id']}/stop").json["outcome"] == "canceled"
+    monkeypatch.undo()
+    reserve.look()
+    assert server.call("POST", "/api/v1/runs", body).status == 201

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from fleetwire.core.reserve import Room
 from fleetwire.server.durable import sqlite
+from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.store.engine import (
     Database,
     DatabaseFailed,
@@ -48,6 +50,14 @@ def test_a_full_disk_is_told_apart_and_recovers(
         assert await database.write(big(table, 1)) == 1
 
     with_database(test)
+
+
+def test_a_log_index_that_cannot_grow_is_a_full_disk(tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert isinstance(sqlite.diagnose(error, tmp_path), StorageFull)
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    assert isinstance(sqlite.diagnose(error, tmp_path), DatabaseFailed)
 
 
 def test_a_failed_fsync_ends_the_database(
@@ -193,5 +203,45 @@ def test_a_use_case_may_not_outlive_a_full_rollback(
         with pytest.raises(sa.exc.IntegrityError):
             await database.write(rolls_back)
         assert await database.write(big(table, 2)) == 1
+
+    with_database(test)
+
+
+class Giving(Reserve):
+    """A reserve that has something to give: looking at it lifts the limit of the database."""
+
+    def __init__(self, folder: Path, lift: Callable[[], None]) -> None:
+        self.looked = 0
+        self._lift = lift
+        super().__init__(folder)
+
+    def look(self) -> Room:
+        self.looked += 1
+        if self.looked > 1:
+            self._lift()
+        return super().look()
+
+
+def test_what_must_be_recorded_is_tried_again_with_the_reserve(
+    with_database: Callable[..., None], table: sa.Table, tmp_path: Path
+) -> None:
+    async def test(database: Database) -> None:
+        def limit(pages: int) -> Callable[[Tx], object]:
+            return lambda tx: tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        def lift() -> None:
+            connection = database._connection
+            assert connection is not None
+            connection.exec_driver_sql("PRAGMA max_page_count = 10000")
+
+        await database.write(limit(20))
+        database.reserve = reserve = Giving(tmp_path, lift)
+        assert await database.write(big(table, 1)) == 1
+        assert reserve.looked == 2
+        await database.write(limit(60))
+        with pytest.raises(StorageFull):  # what grows takes nothing of it
+            await database.write(big(table, 2, 400_000), grows=True)
+        assert await database.read(numbers_of(table)) == [1]
+        reserve.close()
 
     with_database(test)

@@ -57,7 +57,7 @@ class Submissions:
         submissions = [one.submission for one in batch]
         try:
             answers = await self._database.write(
-                partial(runs.submit_all, submissions=submissions, ids=self._ids)
+                partial(runs.submit_all, submissions=submissions, ids=self._ids), grows=True
             )
         except asyncio.CancelledError:
             for one in batch:

@@ -95,7 +95,9 @@ def diagnose(error: BaseException, path: Path) -> FleetwireError | None:
         return None
     primary = code & 0xFF
     name = getattr(error, "sqlite_errorname", str(code))
-    if primary == sqlite3.SQLITE_FULL:
+    # The index of the write-ahead log grows by writes that say nothing of why they failed; no
+    # fsync is among them.
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StorageFull(
             f"Cannot write to {path}, because its disk is full.",
             hint="Free some space there; then it goes on by itself.",

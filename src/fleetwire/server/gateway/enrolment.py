@@ -114,7 +114,8 @@ class Enrolment:
                     asked.capacity,
                     address,
                     self._ids,
-                )
+                ),
+                grows=True,
             )
         except FleetwireError as error:
             status = _STATUS.get(type(error), 422)

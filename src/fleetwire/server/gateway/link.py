@@ -25,7 +25,7 @@ from fleetwire.server.gateway.batches import Levels, Reports
 from fleetwire.server.gateway.tails import LogTail
 from fleetwire.server.logs.base import LogGap, LogGone, LogStore, StaleLink
 from fleetwire.server.logs.chunks import compress
-from fleetwire.server.store.engine import Database, DatabaseFailed
+from fleetwire.server.store.engine import Database, DatabaseFailed, StorageFull
 
 ASGIMessage: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[ASGIMessage]]
@@ -280,10 +280,14 @@ class Link:
                 await self._rooms.database.write(
                     partial(
                         nodes.inventory, node=self.node, link_epoch=self.link_epoch, facts=facts
-                    )
+                    ),
+                    grows=True,
                 )
             except LimitExceeded as error:
                 self.close(messages.CLOSE_TOO_LARGE, error.detail)
+            except StorageFull as error:
+                # The node tells it again in some minutes, and the link is worth more.
+                _log.warning("an inventory is not stored", node=self.node, error=error.detail)
             if not self._inventory:
                 self._inventory = None
 
@@ -362,7 +366,7 @@ class Link:
             self._spawn(_too_slow())
             return False
         stalled = [id_ for id_, tail in self._tails.items() if tail.stalled]
-        if stalled and self._group is not None:
+        if stalled and self._group is not None and self._rooms.logs.has_room():
             self._spawn(self._resend(stalled))
         return bool(self._awaiting)
 

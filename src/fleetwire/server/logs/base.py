@@ -134,6 +134,12 @@ class LogStore(Protocol):
         """Return the name of today's segment (UTC), e.g. ``2026-11-20``."""
         ...
 
+    def has_room(self) -> bool:
+        """Say whether appends are taken: not while the disk is almost full (P15), when each of
+        them raises `StorageFull`.
+        """
+        ...
+
     async def fence(self, node: str, link_epoch: int) -> None:
         """Refuse all later appends of older links of `node`. Raises `StaleLink` for an old one."""
         ...

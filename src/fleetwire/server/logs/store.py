@@ -20,6 +20,7 @@ from fleetwire.core.chunks import BadChunk
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.durable.errors import DatabaseFailed
 from fleetwire.server.durable.groupcommit import Entry, Group, GroupCommit, GroupStatistics
+from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.logs import chunks, reading
 from fleetwire.server.logs import search as searching
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
@@ -75,7 +76,13 @@ _Entry = Entry[_Work, int]
 
 
 class SegmentedLogs(LogStore):
-    """`LogStore` over a `Backend`; made by `fleetwire.server.logs.open_logs`."""
+    """`LogStore` over a `Backend`; made by `fleetwire.server.logs.open_logs`.
+
+    `reserve` is of the disk where the logs are, where somebody watches it: below its floor no
+    bytes are taken.
+    """
+
+    reserve: Reserve | None = None
 
     def __init__(self, backend: Backend, nudges: Nudges, clock: Callable[[], int]) -> None:
         self._backend = backend
@@ -91,6 +98,10 @@ class SegmentedLogs(LogStore):
         """Return the name of today's segment (UTC)."""
         return segment_at(self._clock())
 
+    def has_room(self) -> bool:
+        """Say whether appends are taken, as far as the disk goes."""
+        return self.reserve is None or self.reserve.has_room()
+
     # -- writing -----------------------------------------------------------------------------
 
     async def fence(self, node: str, link_epoch: int) -> None:
@@ -102,6 +113,8 @@ class SegmentedLogs(LogStore):
     ) -> int:
         """Store a wire body at `offset`; return the durable length."""
         address = _address(segment, attempt)
+        if self.reserve is not None:
+            self.reserve.check()
         return await self._writer.submit(_Append(node, link_epoch, address, offset, body))
 
     async def reset(self, segment: str, attempt: str) -> None:

@@ -29,6 +29,7 @@ from fleetwire.server.durable.errors import (
     StorageFull,
 )
 from fleetwire.server.durable.groupcommit import Group, GroupCommit
+from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store import migrations
 from fleetwire.server.store.shell import Shell
@@ -135,7 +136,12 @@ class _Done:
 
 
 class Database:
-    """The record's database, SQLite or PostgreSQL. Made by `open`, ended by `close`."""
+    """The record's database, SQLite or PostgreSQL. Made by `open`, ended by `close`.
+
+    `reserve` is the room held back on its disk, where that disk is this server's to watch.
+    """
+
+    reserve: Reserve | None = None
 
     def __init__(self, shell: Shell, nudges: Nudges, clock: Callable[[], int]) -> None:
         self._shell = shell
@@ -156,6 +162,7 @@ class Database:
         nudges: Nudges,
         clock: Callable[[], int],
         prepare: Callable[[sqlalchemy.Connection], None] = migrations.upgrade,
+        reserve: Reserve | None = None,
     ) -> Database:
         """Open ``sqlite:///PATH`` or ``postgresql://...`` and bring its schema up to date.
 
@@ -177,10 +184,15 @@ class Database:
             raise FleetwireError(msg, hint="Write sqlite:///PATH or postgresql://USER@HOST/NAME.")
         with shell.migration() as connection:
             prepare(connection)
-        return Database(shell, nudges, clock)
+        database = Database(shell, nudges, clock)
+        database.reserve = reserve
+        return database
 
-    async def write(self, use_case: Callable[[Tx], T]) -> T:
+    async def write(self, use_case: Callable[[Tx], T], *, grows: bool = False) -> T:
         """Run `use_case` on the writer thread; return its result after COMMIT.
+
+        What `grows` the record (a new run, a new node) is refused in time, and what must be
+        recorded all the same (a stop, a report, a login) finds the disk's reserve (P15).
 
         What it raises is raised here, and nothing of it is stored. Otherwise raises
         `StorageFull`, `DatabaseUnavailable` or `CommitFailed` (nothing was stored),
@@ -189,6 +201,19 @@ class Database:
         Use cases run in the order of the calls. Cancelling is safe: the use case may still be
         committed, only its answer is lost. The use case must not block and must not keep `Tx`.
         """
+        reserve = self.reserve
+        if reserve is None:
+            return cast("T", await self._writer.submit(use_case))
+        if grows:
+            reserve.check()
+        try:
+            return cast("T", await self._writer.submit(use_case))
+        except StorageFull:
+            # Nothing was stored. The disk was filled since the last look: this one makes room.
+            await asyncio.to_thread(reserve.look)
+            if grows:
+                reserve.check()
+                raise
         return cast("T", await self._writer.submit(use_case))
 
     def react(self, *reactions: Reaction) -> None:

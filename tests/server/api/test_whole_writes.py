@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+import uvloop
 
 from fleetwire.server.api import http
 from fleetwire.server.api.http import TOGETHER_BYTES, _Whole
@@ -53,6 +54,33 @@ async def test_a_peer_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPa
         while data := await asyncio.to_thread(theirs.recv, 1 << 20):
             got += len(data)
         assert got < 64 << 20
+
+
+async def turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_what_is_held_for_a_client_that_has_gone_is_dropped() -> None:
+    complaints: list[dict[str, object]] = []
+
+    async def lose() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, said: complaints.append(said)
+        )
+        whole, transport, theirs = await opened()
+        with theirs:
+            transport.abort()  # as when the client's reset has just been read
+            await turns()
+            whole.write(b"an answer")
+            await turns()
+            whole.write(b"another")
+            whole.close()
+
+    # The server's own loop: asyncio's transports are more patient.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(lose())
+    assert complaints == []
 
 
 class _Spy:

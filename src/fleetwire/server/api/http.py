@@ -141,7 +141,9 @@ class _Whole:
     def _flush(self) -> None:
         if self._held:
             held, self._held, self._size = self._held, [], 0
-            self._transport.writelines(held)
+            # The client may have gone since the write, and uvloop raises where asyncio drops it.
+            if not self._transport.is_closing():
+                self._transport.writelines(held)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a transport has
         return getattr(self._transport, name)

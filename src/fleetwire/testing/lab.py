@@ -6,6 +6,7 @@ killed at any instant, and is judged from outside (the `Ledger`), never by what 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -140,18 +141,29 @@ class Lab:
 
     def start_server(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> Daemon:
         """Start the server and return when it is ready, or else as soon as it answers at all."""
+        server = self.launch_server(env)
+        self.wait_ready(ready=ready)
+        if not self._token:
+            self._token = self._make_token()
+            self.env["FLEETWIRE_TOKEN"] = self._token
+        return server
+
+    def launch_server(self, env: Mapping[str, str] | None = None) -> Daemon:
+        """Start the server and return at once."""
         argv = [*self._prefix(), *PROGRAM, "server"]
         argv += ["--data", str(self.data), "--port", str(self.port)]
         if self._database:
             argv += ["--database", self._database]
         self.server = Daemon(argv, self.folder / "server.log", {**self.env, **(env or {})})
+        return self.server
+
+    def wait_ready(self, *, ready: bool = True) -> None:
+        """Wait until the server serves, or else until it answers at all."""
         server = self.server
+        if server is None:
+            raise LookupError("there is no server to wait for")
         with Client(self.url) as client:
             wait_until(lambda: _ready(client, server, ready=ready), "the server to be ready")
-        if not self._token:
-            self._token = self._make_token()
-            self.env["FLEETWIRE_TOKEN"] = self._token
-        return self.server
 
     def start_agent(
         self,
@@ -161,9 +173,23 @@ class Lab:
         online: bool = True,
     ) -> Daemon:
         """Start an agent (enrolling it the first time) and return when it is online, or at once."""
-        state = self.folder / "agents" / name
+        daemon = self.launch_agent(name, *flags, env=env)
+        if online:
+            self.wait_online(name)
+        return daemon
+
+    def launch_agent(
+        self,
+        name: str,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        server: str | None = None,
+    ) -> Daemon:
+        """Start an agent and return at once; `server` is the URL that it dials, if another."""
+        state = self.state(name)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        argv = [*PROGRAM, "agent", "--server", self.url, "--state", str(state), "--name", name]
+        server = server or self.url
+        argv = [*PROGRAM, "agent", "--server", server, "--state", str(state), "--name", name]
         if not (state / "identity.json").exists():
             token_file = self.folder / f"{name}.token"
             token_file.write_text(str(self.client.create_enrolment_token().token))
@@ -172,9 +198,11 @@ class Lab:
         log = self.folder / f"{name}.log"
         daemon = Daemon([*argv, *flags], log, {**self.env, **(env or {})})
         self.agents[name] = daemon
-        if online:
-            self.wait_online(name)
         return daemon
+
+    def state(self, name: str) -> Path:
+        """Return the state directory of a node's agent."""
+        return self.folder / "agents" / name
 
     def wait_online(self, name: str) -> None:
         """Wait until the server shows the node online."""
@@ -189,12 +217,16 @@ class Lab:
 
     def spawner(self, name: str = "node-1") -> psutil.Process:
         """Return the spawner of a node's agent."""
-        state = str(self.folder / "agents" / name)
-        for process in psutil.process_iter(["cmdline", "ppid"]):
-            words = process.info["cmdline"] or []
-            if "fleetwire.shim" in words and words[-1] == state and not _is_shim(process):
-                return process
-        raise LookupError(f"{name} has no spawner")
+        try:
+            known = json.loads((self.state(name) / "spawner.json").read_bytes())
+            process = psutil.Process(known["pid"])
+            # The shims of a spawner that was killed look like it: only its record tells them apart.
+            begun = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b") ")[2].split()[19]
+        except (OSError, psutil.NoSuchProcess):
+            raise LookupError(f"{name} has no spawner") from None
+        if int(begun) != known["start"] or process.status() == psutil.STATUS_ZOMBIE:
+            raise LookupError(f"{name} has no spawner")
+        return process
 
     def processes_of(self, attempt: str) -> list[psutil.Process]:
         """Return every living process that carries the attempt's marker."""
@@ -282,9 +314,3 @@ def _ready(client: Client, server: Daemon, *, ready: bool) -> bool:
     except (ServerUnreachable, ServerFault):
         return False
     return True
-
-
-def _is_shim(process: psutil.Process) -> bool:
-    # A shim is forked from the spawner and so shows the same words.
-    parent = process.parent()
-    return parent is not None and parent.cmdline() == process.cmdline()

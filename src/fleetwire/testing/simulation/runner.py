@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ from typing import Final
 
 import msgspec
 
+from fleetwire.testing import results
+from fleetwire.testing.results import say
 from fleetwire.testing.simulation.installed import installed
 from fleetwire.testing.simulation.plan import Plan, Story
 from fleetwire.testing.simulation.world import World
@@ -114,13 +115,12 @@ def _play_all(first: int, seeds: int, append: Path | None, jobs: int) -> int:
             kept = msgspec.structs.replace(
                 batch, broken=tuple(Broken(one.seed, one.violation) for one in batch.broken)
             )
-            with append.open("ab") as file:
-                file.write(msgspec.json.encode(kept) + b"\n")
+            results.append(append, kept)
         for one in batch.broken:
             broken += 1
             _show(one.seed, one.violation, one.trace)
         rate = done / (time.monotonic() - began)
-        _say(
+        say(
             f"{done} of {seeds} seeds, {rate:.1f} a second, {sum(faults.values())} faults, "
             f"{broken} seeds with a violation"
         )
@@ -139,22 +139,16 @@ def _batches(first: int, seeds: int, jobs: int) -> Iterator[Batch]:
 
 def _ended(path: Path) -> int:
     """Return the seed behind the last one that a file of results has."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    batches = [msgspec.json.decode(line, type=Batch) for line in lines]
+    batches = results.read(path, Batch)
     return max((batch.first + batch.seeds for batch in batches), default=0)
 
 
 def _show(seed: int, violation: str | None, trace: Sequence[str]) -> None:
     for line in trace:
-        _say(line)
-    _say(f"seed {seed}: {violation or 'all promises were kept'}")
+        say(line)
+    say(f"seed {seed}: {violation or 'all promises were kept'}")
     if violation is not None:
-        _say(f"again: python -m fleetwire.testing.simulation --seed {seed} --trace")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        say(f"again: python -m fleetwire.testing.simulation --seed {seed} --trace")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

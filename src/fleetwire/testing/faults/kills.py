@@ -1,0 +1,178 @@
+"""Rounds that kill or stop processes at random instants (P2, P4 to P8, P13)."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from fleetwire.testing.faults.stage import Act, Stage
+
+
+def agent_kill(stage: Stage) -> None:
+    """kill -9 of the agents, each by itself, again and again."""
+    acts = [_agent(stage, name, 8) for name in stage.system.names]
+    _under_load(stage, acts)
+
+
+def server_kill(stage: Stage) -> None:
+    """kill -9 of the server, at times while it starts."""
+    _under_load(stage, [_server(stage, 10)])
+
+
+def spawner_kill(stage: Stage) -> None:
+    """kill -9 of the spawners."""
+    _under_load(stage, [_spawner(stage, name, 8) for name in stage.system.names])
+
+
+def shim_kill(stage: Stage) -> None:
+    """kill -9 of shims, at times together with their spawner."""
+    _under_load(stage, [_shim(stage, name, 8) for name in stage.system.names])
+
+
+def all_kill(stage: Stage) -> None:
+    """kill -9 of everything at random, at times of a whole node or of all at once."""
+    acts = [_server(stage, 8), _everything(stage, 3)]
+    for name in stage.system.names:
+        acts += [_agent(stage, name, 5), _spawner(stage, name, 3), _shim(stage, name, 2)]
+    _under_load(stage, acts)
+
+
+def pause(stage: Stage) -> None:
+    """SIGSTOP and SIGCONT of servers, agents, spawners, shims."""
+    system = stage.system
+
+    def server() -> list[int]:
+        return [system.server.pid]
+
+    acts = [_pauses(stage, "server", server, 4)]
+    for name in system.names:
+
+        def agent(name: str = name) -> list[int]:
+            return [system.lab.agents[name].pid]
+
+        def spawner(name: str = name) -> list[int]:
+            with contextlib.suppress(LookupError):
+                return [system.lab.spawner(name).pid]
+            return []
+
+        def shim(name: str = name) -> list[int]:
+            return list(system.shims(name).values())
+
+        acts += [
+            _pauses(stage, f"agent {name}", agent, 4),
+            _pauses(stage, f"spawner {name}", spawner, 3),
+            _pauses(stage, f"shim {name}", shim, 4),
+        ]
+    _under_load(stage, acts)
+
+
+def _under_load(stage: Stage, acts: list[Act]) -> None:
+    with stage.loaded():
+        stage.play(acts)
+
+
+def _server(stage: Stage, kills: int) -> Act:
+    system, chance = stage.system, stage.chance.fork("server")
+    for _ in range(stage.times(kills)):
+        if chance.odds(0.3):
+            yield chance.between(0.0, 2.5)  # most likely it is not up yet
+        else:
+            while not stage.server_serves():
+                yield 0.1
+                yield from _revived(system.lives(system.server), system.lab.launch_server)
+            yield chance.between(0.0, 1.5)
+        stage.did("kill server")
+        system.kill_server()
+        yield chance.between(0.0, 0.3)
+        system.lab.launch_server()
+
+
+def _revived(lives: bool, launch: Callable[[], object]) -> Iterator[float]:
+    """Start again what another act has killed meanwhile, as a service manager would."""
+    if not lives:
+        yield 0.1
+        launch()
+
+
+def _agent(stage: Stage, name: str, kills: int) -> Act:
+    system, chance = stage.system, stage.chance.fork(name)
+    for _ in range(stage.times(kills)):
+        # Within the first half second it is not up yet.
+        yield chance.between(0.0, 1.0) if chance.odds(0.3) else chance.between(0.5, 4.0)
+        stage.did(f"kill agent {name}")
+        system.kill_agent(name)
+        yield chance.between(0.0, 0.3)
+        system.launch_agent(name)
+
+
+def _spawner(stage: Stage, name: str, kills: int) -> Act:
+    chance = stage.chance.fork(f"spawner {name}")
+    for _ in range(stage.times(kills)):
+        yield chance.between(0.1, 2.5)
+        stage.did(f"kill spawner {name}")
+        stage.system.kill_spawner(name)
+
+
+def _shim(stage: Stage, name: str, kills: int) -> Act:
+    system, chance = stage.system, stage.chance.fork(f"shim {name}")
+    for _ in range(stage.times(kills)):
+        yield chance.between(0.1, 2.0)
+        living = sorted(system.shims(name))
+        if not living:
+            continue
+        if chance.odds(0.2):
+            stage.did(f"kill spawner {name}")
+            system.kill_spawner(name)
+        attempt = chance.pick(living)
+        stage.did(f"kill shim {name} {attempt}")
+        system.kill_shim(name, attempt)
+
+
+def _everything(stage: Stage, times: int) -> Act:
+    system, chance = stage.system, stage.chance.fork("everything")
+    for _ in range(stage.times(times)):
+        yield chance.between(1.0, 6.0)
+        names = system.names if chance.odds(0.5) else [chance.pick(system.names)]
+        with_server = chance.odds(0.5)
+        stage.did(f"kill all of {', '.join(names)}{' and the server' if with_server else ''}")
+        if with_server:
+            system.kill_server()
+        for name in names:
+            system.kill_agent(name)
+            system.kill_spawner(name)
+            for attempt in sorted(system.shims(name)):
+                system.kill_shim(name, attempt)
+        yield chance.between(0.0, 1.0)
+        if with_server and not system.lives(system.server):
+            system.lab.launch_server()
+        for name in names:
+            if not system.lives(system.lab.agents[name]):
+                system.launch_agent(name)
+
+
+def _pauses(stage: Stage, what: str, pids: Callable[[], list[int]], times: int) -> Act:
+    chance = stage.chance.fork(f"pause {what}")
+    for _ in range(stage.times(times)):
+        yield chance.between(0.1, 4.0)
+        found = pids()
+        if not found:
+            continue
+        chosen = _process(chance.pick(sorted(found)))
+        if chosen is None:
+            continue
+        for_s = chance.between(0.05, 1.0) if chance.odds(0.6) else chance.between(1.0, 8.0)
+        stage.did(f"pause {what} for {for_s:.2f} s", f"pause-{what.partition(' ')[0]}")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chosen.send_signal(signal.SIGSTOP)
+        yield for_s
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chosen.send_signal(signal.SIGCONT)
+
+
+def _process(pid: int) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid)
+    return None

@@ -38,7 +38,7 @@ Work:
   runs        list runs
               also: runs show, logs, stop, why
   nodes       list nodes
-              also: nodes show
+              also: nodes show, drain, resume, disable, delete, why
 
 Access:
   login       log in to a server and remember it
@@ -53,6 +53,8 @@ Operate:
   agent       run the agent of this machine
               also: agent status
   swarm       simulate agents to see what a server can carry
+  system      show the whole system, and what it does not do by itself
+              also: system close-breaker
   doctor      find what is wrong here and how to mend it
   completion  print a completion script for your shell
 

@@ -16,6 +16,8 @@ from fleetwire.cli.errors import UsageError
 Completes = Literal["node", "run", "file", "folder"] | None
 
 OUTPUTS: Final = ("text", "json", "jsonl")
+WIDTH: Final = 92
+"""Columns of a story in help; what is broken shorter stays as it is."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -142,7 +144,11 @@ class Parser(argparse.ArgumentParser):
         )
         lines = [usage.strip(), "", f"{self.summary[:1].upper()}{self.summary[1:]}."]
         if self.story:
-            lines += ["", self.story.strip()]
+            import textwrap
+
+            lines.append("")
+            for line in self.story.strip().split("\n"):
+                lines += textwrap.wrap(line, WIDTH) or [""]
         rows = [(option.shown, option.help) for option in (*positional, *options)]
         width = max(len(left) for left, _ in rows if len(left) <= 30)
         lines.append("")

@@ -211,7 +211,7 @@ class Lab:
         def online() -> bool:
             if (code := self.agents[name].process.poll()) is not None:
                 raise RuntimeError(f"the agent {name} ended, with code {code}")
-            return any(node.name == name and node.link == "online" for node in client.nodes())
+            return any(node.name == name and node.link != "offline" for node in client.nodes())
 
         wait_until(online, f"{name} online")
 

@@ -164,7 +164,9 @@ _POINT = Prepared(
 )
 _EARLIER = Prepared(
     _TASKS.select_from(
-        tasks.join(attempts, attempts.c.task_id == tasks.c.id).outerjoin(nodes, nodes.c.id == _AT)
+        tasks.join(attempts, attempts.c.task_id == tasks.c.id)
+        .outerjoin(nodes, nodes.c.id == _AT)
+        .outerjoin(former_nodes, former_nodes.c.id == _AT)
     )
     .where(tasks.c.run_id == bindparam("run"))
     .where(attempts.c.id != tasks.c.attempt_id)

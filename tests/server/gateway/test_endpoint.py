@@ -52,7 +52,7 @@ def dial(one: Heart, node: str, **options: object) -> connect:
 
 
 async def test_whoever_says_nothing_is_closed(serve: Serve) -> None:
-    async with serve(loops=False) as one, dial(one, new_id()) as socket:
+    async with serve(loops=False, hello_within_s=0.5) as one, dial(one, new_id()) as socket:
         code, reason = await closed(socket)
         assert code == messages.CLOSE_TOO_SLOW
         assert "hello" in reason

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from fleetwire.core import limits
+from fleetwire.core.absences import Ending
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
 from fleetwire.testing.fake_server import FakeAttempt, new_id
@@ -585,6 +586,57 @@ def test_drain_is_durable_confirmed_and_survives_a_restart(play: Play) -> None:
         await lab.server.wait(lambda: len(refused.happened(Declined)) == 2)
         await lab.server.wait(lambda: running.sealed)
         assert bytes(running.log) == lines(30)
+
+    play(scenario)
+
+
+def test_after_a_drain_is_confirmed_nothing_starts(play: Play) -> None:
+    """Orders that are on their way through the agent when it comes start before, or never (P12)."""
+
+    async def scenario(lab: Lab) -> None:
+        await lab.up("--max-concurrent", "40")
+        for _ in range(5):
+            wanted = [lab.server.want(lab.node, counting(lab, 3)) for _ in range(8)]
+            revision = lab.server.set_admin(lab.node, "draining")
+            await lab.server.wait(lambda revision=revision: lab.node.confirmed >= revision)  # type: ignore[misc]
+            at_confirmation = {one.id for one in wanted if (lab.spool(one.id) / "epoch").exists()}
+            await lab.server.wait(
+                lambda wanted=wanted: all(one.sealed or one.happened(Declined) for one in wanted)  # type: ignore[misc]
+            )
+            began = {one.id for one in wanted if (lab.spool(one.id) / "epoch").exists()}
+            assert began <= at_confirmation
+            assert {one.id for one in wanted if one.happened(Declined)}.isdisjoint(starts(lab))
+            back = lab.server.set_admin(lab.node, "active")
+            await lab.server.wait(lambda back=back: lab.node.confirmed >= back)  # type: ignore[misc]
+
+    play(scenario)
+
+
+def test_the_hello_tells_how_the_agent_before_it_ended(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        first = lab.node.hellos[-1].life
+        assert first is not None
+        assert first.before is None
+        await lab.server.drop(lab.node)
+        await lab.connected(2)
+        same = lab.node.hellos[-1].life
+        assert same is not None
+        assert (same.agent, same.before) == (first.agent, None)
+        lab.kill()
+        lab.launch()
+        await lab.connected(3)
+        killed = lab.node.hellos[-1]
+        assert killed.life is not None
+        assert killed.life.agent != first.agent
+        assert killed.life.before == Ending(killed.boot_id, left=False)
+        lab.agent.terminate()
+        assert lab.agent.wait(30) == 0
+        lab.launch()
+        await lab.connected(4)
+        left = lab.node.hellos[-1].life
+        assert left is not None
+        assert left.before == Ending(killed.boot_id, left=True)
 
     play(scenario)
 

@@ -32,7 +32,9 @@ PACKAGES = [
     "fleetwire.testing",
 ]
 # What the agent may use of the shim: the format, the way in, the way to talk (architecture 4).
-SHIM_DOORS = tuple(f"fleetwire.shim.{door}" for door in ("control", "frames", "spawner", "spool"))
+SHIM_DOORS = tuple(
+    f"fleetwire.shim.{door}" for door in ("control", "frames", "oom", "spawner", "spool")
+)
 
 
 def contracts(root: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import random
+import secrets
 import select
 import signal
 import sys
@@ -25,6 +26,7 @@ from fleetwire.agent.errors import AlreadyRunning
 from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
+from fleetwire.agent.life import LifeBook
 from fleetwire.agent.link import Link, Parts
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.spawner import SpawnerLine
@@ -115,7 +117,15 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
         wall=wall,
     )
     chance = random.SystemRandom().random
-    link = Link(Parts(config, identity, roster, lease, status, clock, wall, chance))
+    book = LifeBook(
+        config.state,
+        agent=secrets.token_hex(16),
+        boot_id=platforms.boot_id(),
+        slept=platforms.slept_s,
+        wall=wall,
+        monotonic=time.monotonic,
+    )
+    link = Link(Parts(config, identity, roster, lease, status, book, clock, wall, chance))
     watch = open_watch(roster.written)
     roster.watch_add, roster.watch_remove = watch.add, watch.remove
     roster.scan()
@@ -134,6 +144,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
             gc.freeze()
     except* _Leaving:
         _log.info("left; %d attempts live on", roster.busy)
+        book.leave()
     finally:
         spawner.close()
         watch.close()

@@ -250,13 +250,14 @@ def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> 
 
 
 def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind | None:
-    # Records carry no tag, their name is the file's; `duration_s` is how they spell `duration`.
+    # Records carry no tag, their name is the file's; their durations are spelt with the unit.
     known = {
         key: value[: limits.REASON_CHARS] if isinstance(value, str) else value
         for key, value in record.items()
     }
     try:
-        return msgspec.convert({**known, "duration": record.get("duration_s")}, kind)
+        durations = {name: record.get(f"{name}_s") for name in ("duration", "term", "kill")}
+        return msgspec.convert({**known, **durations}, kind)
     except msgspec.ValidationError as error:
         _log.error("a record (%s) cannot be read, so it does not count: %s", kind.__name__, error)
         return None

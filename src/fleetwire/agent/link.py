@@ -24,6 +24,7 @@ from fleetwire.agent.channel import (
 from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
+from fleetwire.agent.life import LifeBook
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.status import Status
 from fleetwire.agent.uploader import Uploader
@@ -59,6 +60,7 @@ class Parts(NamedTuple):
     roster: Roster
     lease: Lease
     status: Status
+    book: LifeBook
     clock: Callable[[], float]
     wall: Callable[[], int]
     chance: Callable[[], float]
@@ -224,7 +226,7 @@ class _OpenLink:
                     return  # what came right behind the challenge has ended the link
                 self._greeted_at = parts.clock()
                 signature = keys.sign(parts.identity.signing_seed, signed)
-                self._conversation.greet(signature, clock=parts.wall())
+                self._conversation.greet(signature, clock=parts.wall(), life=parts.book.life())
             case Opened(welcome=welcome):
                 self._open(welcome)
             case Desired():
@@ -261,9 +263,9 @@ class _OpenLink:
         roster = parts.roster
         roster.wake = self._uploader.wake
         # All that the folders say, before anything else (law 1).
-        report = Observed(roster.level.revision, roster.observe(), complete=True)
+        report = Observed(roster.applied, roster.observe(), complete=True)
         self._conversation.send_observed(report)
-        self._uploader.confirmed(roster.level.revision, roster.level.admin)
+        self._uploader.confirmed(report.revision, roster.level.admin)
         self._opened.set()
         parts.status.say("link", f"connected to {self._server}")
         _log.info("connected to %s", self._server, extra={"fields": {"epoch": welcome.link_epoch}})
@@ -287,6 +289,7 @@ class _OpenLink:
                 return
             sequence += 1
             self._sent_at[sequence] = now
+            parts.book.look()
             self._conversation.send_heartbeat(
                 messages.Heartbeat(
                     sequence, parts.wall(), busy=parts.roster.busy, load=inventory.load()

@@ -33,7 +33,7 @@ from fleetwire.agent.cleaner import Cleaner
 from fleetwire.agent.entry import Entry
 from fleetwire.agent.folders import Places
 from fleetwire.agent.lease import Lease
-from fleetwire.agent.level import Level
+from fleetwire.agent.level import Level, takes_starts
 from fleetwire.agent.shims import Shims
 from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import NoRoom, Starter
@@ -92,6 +92,7 @@ class Roster:
         self._group: asyncio.TaskGroup | None = None
         self._shims = Shims(starter.quota, self._look)
         self.level = levels.load(places.state)
+        self._applied = 0
         self.wake: Callable[[], None] = _nothing
         self.watch_add: Callable[[str, str], None] = _no_watch
         self.watch_remove: Callable[[str], None] = _nothing_of
@@ -131,6 +132,16 @@ class Roster:
     def busy(self) -> int:
         """How many attempts take a place."""
         return len(self._busy)
+
+    @property
+    def applied(self) -> int:
+        """The revision of Desired that may be confirmed. One that allows no start is confirmed
+        only once no start is under way: after it there is none (promise P12).
+        """
+        starting = any(self._entries[attempt].folder.begun is None for attempt in self._busy)
+        if takes_starts(self.level.admin) or not starting:
+            self._applied = self.level.revision
+        return self._applied
 
     def entry(self, attempt: str) -> Entry | None:
         """Return an attempt that is here and not sealed."""
@@ -362,10 +373,16 @@ class Roster:
         self._spawner.start(ready)
 
     def _still_starts(self, entry: Entry) -> bool:
-        """Whether a start is still wanted when its turn has come: a stop may have come first."""
+        """Whether a start is still wanted when its turn has come: a stop may have come first, or a
+        drain.
+        """
         wanted = entry.wanted
         if wanted is not None and wanted.wish == "run" and wanted.order is not None:
-            return True
+            if takes_starts(self.level.admin):
+                return True
+            why = Decline(f"the node is {self.level.admin}", final=False)
+            self._not_prepared(entry, why)
+            return False
         entry.asked = False
         self._put(entry, Folder(attempt=entry.attempt, ordered=entry.folder.ordered))
         self._again(entry)

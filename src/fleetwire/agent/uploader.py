@@ -139,10 +139,10 @@ class Uploader:
                 entry.reported = now
                 # That a shim is about to begin is of interest in a complete report only.
                 report += [observation for observation in now if observation.happenings]
-        level = self._roster.level
-        if report or self._confirms_now(level.revision, level.admin):
-            self.confirmed(level.revision, level.admin)
-            self._conversation.send_observed(Observed(level.revision, tuple(report)))
+        revision, admin = self._roster.applied, self._roster.level.admin
+        if report or self._confirms_now(revision, admin):
+            self.confirmed(revision, admin)
+            self._conversation.send_observed(Observed(revision, tuple(report)))
 
     def _confirms_now(self, revision: int, admin: AdminState) -> bool:
         """Whether a revision is to be confirmed by a frame of its own: at once where it changes

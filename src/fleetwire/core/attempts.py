@@ -197,6 +197,14 @@ def describe(happening: Happening) -> str:
             return "stopped before it started"
 
 
+def signals(exited: Exited) -> list[str]:
+    """One line for each signal with which an attempt was ended, in order."""
+    sent = (("TERM", exited.term), ("KILL", exited.kill))
+    return [
+        f"{name} sent {after:.3f} s after its start" for name, after in sent if after is not None
+    ]
+
+
 def _started(attempt: Attempt, happening: Started) -> Applied:
     if attempt.state == "assigned":
         new = msgspec.structs.replace(

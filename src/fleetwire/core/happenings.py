@@ -32,7 +32,9 @@ class Started(msgspec.Struct, frozen=True, tag="started", tag_field="h"):
 class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defaults=True):
     """Nothing of the attempt lives any more, and this is how it ended.
 
-    Exactly one of `exit_code` and `signal` is set. `length` and `sha256` are the log's.
+    Exactly one of `exit_code` and `signal` is set. `length` and `sha256` are the log's. `term` and
+    `kill` say how long after its start these signals went to its tree, where somebody or something
+    ended it.
     """
 
     at: Moment
@@ -45,6 +47,8 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="h", omit_defa
     sha256: Sha256
     leftovers: Count = 0
     error: Reason | None = None
+    term: Seconds | None = None
+    kill: Seconds | None = None
 
     def __post_init__(self) -> None:
         if (self.exit_code is None) == (self.signal is None):

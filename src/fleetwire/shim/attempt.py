@@ -24,7 +24,7 @@ from typing import Any
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import pty, tree
+from fleetwire.shim import oom, pty, tree
 from fleetwire.shim.control import NAME as CONTROL
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
@@ -48,6 +48,9 @@ LINGER_S = 0.1  # `cmd > >(tee log)`: what reads the last bytes may end by itsel
 LEFTOVER_GRACE_S = 2.0
 CROWD = 50  # processes of one task beyond which we do not wait for our turn among them
 DRAIN_PATIENCE_S = 10.0  # how long the end of an output waits for a full disk
+# A look at the kernel's count of kills costs 50 us, so a task that is over at once has none; one
+# that takes all memory takes longer.
+MEMORY_LOOK_S = 0.05
 _KILL_ROUND_S = 0.02
 _KILL_PAUSE_S = 0.002
 
@@ -133,6 +136,11 @@ class Attempt:
         self._linger_until = math.inf
         self._leftovers = 0
         self._rounds = 0
+        self._term_s: float | None = None  # TERM and KILL of an end that was asked for
+        self._kill_s: float | None = None
+        self._memory_look_at = math.inf
+        self._memory_counter: str | None = None
+        self._memory_kills: int | None = None
         self._ahead = False
         self._begun = time.monotonic()
         self._started_at = _now_us()
@@ -151,6 +159,7 @@ class Attempt:
         self._task = task
         self._record_started(task)
         self._deadline = self._begun + self._order.deadline_s
+        self._memory_look_at = self._begun + MEMORY_LOOK_S
         for fd, stream in self._task.outputs.items():
             self._pump.add(fd, stream)
         self._input = Input(self._loop, self._task.stdin, terminal=self._order.tty is not None)
@@ -192,7 +201,7 @@ class Attempt:
                 self._linger_until = now if self._cause else now + LINGER_S
 
     def _wait_s(self) -> float:
-        at = min(self._pump.wake_at(), self._kill_at, self._linger_until)
+        at = min(self._pump.wake_at(), self._kill_at, self._linger_until, self._memory_look_at)
         if self._status is None and self._cause is None:
             at = min(at, self._deadline)
         # A pump that has something to do every turn must not starve: never negative.
@@ -200,6 +209,10 @@ class Attempt:
 
     def _keep_time(self, now: float) -> None:
         """Deadline, leftovers, and KILL when the grace is over."""
+        if now >= self._memory_look_at:
+            self._memory_look_at = math.inf
+            self._memory_counter = oom.counter()
+            self._memory_kills = oom.kills(self._memory_counter)
         if self._status is None:
             if now >= self._deadline:
                 self._end("deadline", self._order.grace_s)
@@ -218,6 +231,7 @@ class Attempt:
             return
         self._cause = cause
         self._kill_at = kill_at
+        self._term_s = round(time.monotonic() - self._begun, 6)
         tree.get_ahead()  # for the one look: in a crowd it would take too long
         tree.terminate(self._living())
         if not self._ahead:
@@ -237,6 +251,8 @@ class Attempt:
         from the second round on we run before everybody else, where we may.
         """
         self._rounds += 1
+        if self._cause is not None and self._kill_s is None:
+            self._kill_s = round(time.monotonic() - self._begun, 6)
         if self._rounds == 2:
             self._get_ahead()
         until = time.monotonic() + _KILL_ROUND_S
@@ -278,9 +294,20 @@ class Attempt:
         error = self._writer.error
         if self._pump.lost:
             error = f"the disk was full: the last {self._pump.lost} bytes of output were not stored"
-        if code < 0:
-            return self._exit_record(None, -code, error)
-        return self._exit_record(code, None, error)
+        exit_code, number = (None, -code) if code < 0 else (code, None)
+        if error is None and self._cause is None and oom.looks_killed(exit_code, number):
+            error = self._out_of_memory(exit_code, number)
+        return self._exit_record(exit_code, number, error)
+
+    def _out_of_memory(self, exit_code: int | None, number: int | None) -> str | None:
+        now = oom.kills(self._memory_counter)
+        return oom.explain(
+            self._task.pid,
+            exit_code,
+            number,
+            grew=oom.grown(self._memory_kills, now),
+            victims=oom.victims(self._begun),
+        )
 
     def _exit_record(
         self, exit_code: int | None, signal: int | None, error: str | None
@@ -297,6 +324,8 @@ class Attempt:
             "sha256": self._writer.digest(),
             "leftovers": self._leftovers,
             "error": error,
+            "term_s": self._term_s,
+            "kill_s": self._kill_s,
         }
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,15 @@ import time
 
 from fleetwire.agent.platforms.posix import LEAVE_SIGNALS, SEARCH_PATH, data_home, lock_file
 
-__all__ = ["LEAVE_SIGNALS", "SEARCH_PATH", "boot_id", "clock", "default_state", "lock_file"]
+__all__ = [
+    "LEAVE_SIGNALS",
+    "SEARCH_PATH",
+    "boot_id",
+    "clock",
+    "default_state",
+    "lock_file",
+    "slept_s",
+]
 
 
 def boot_id() -> str:
@@ -20,6 +28,11 @@ def boot_id() -> str:
 def clock() -> float:
     """Return monotonic seconds; macOS counts its sleep in this clock."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def slept_s() -> float:
+    """Return 0: a sleep is not told from other silence here."""
+    return 0.0
 
 
 def default_state() -> str:

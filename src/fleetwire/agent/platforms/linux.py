@@ -6,7 +6,15 @@ import time
 
 from fleetwire.agent.platforms.posix import LEAVE_SIGNALS, SEARCH_PATH, data_home, lock_file
 
-__all__ = ["LEAVE_SIGNALS", "SEARCH_PATH", "boot_id", "clock", "default_state", "lock_file"]
+__all__ = [
+    "LEAVE_SIGNALS",
+    "SEARCH_PATH",
+    "boot_id",
+    "clock",
+    "default_state",
+    "lock_file",
+    "slept_s",
+]
 
 
 def boot_id() -> str:
@@ -19,6 +27,13 @@ def clock() -> float:
     """Return seconds since the boot, sleep included: a lease runs out in a sleeping laptop too."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+    raise AssertionError("chosen for Linux only")
+
+
+def slept_s() -> float:
+    """Return how many seconds the machine was suspended since its boot."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     raise AssertionError("chosen for Linux only")
 
 

@@ -27,6 +27,11 @@ def clock() -> float:
     return time.monotonic()
 
 
+def slept_s() -> float:
+    """Return 0: a sleep is not told from other silence here."""
+    return 0.0
+
+
 def default_state() -> str:
     """Return the state directory of the service."""
     return os.path.join(os.environ.get("PROGRAMDATA", r"C:\ProgramData"), "Fleetwire", "agent")

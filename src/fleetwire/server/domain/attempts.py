@@ -7,7 +7,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, SPOOL_GONE, apply, declare_lost, describe, expire
+from fleetwire.core.attempts import (
+    FINAL,
+    SPOOL_GONE,
+    apply,
+    declare_lost,
+    describe,
+    expire,
+    signals,
+)
 from fleetwire.core.attempts import give_back as core_give_back
 from fleetwire.core.desired import NodeWish, Observation
 from fleetwire.core.happenings import Exited, Lost, Started
@@ -148,6 +156,8 @@ class _Taking:
             self._old_epoch(row, observation)
             return
         for happening in observation.happenings:
+            if isinstance(happening, Exited) and row.attempt.exit is None:
+                self._tell_signals(row, happening)
             row = self.changes.apply(
                 apply(row.attempt, observation.epoch, happening), node=self.link.id
             )
@@ -170,6 +180,12 @@ class _Taking:
                 row = self.changes.alter(row.id, log_state="open", log_length=late.length)
                 self._reopened.append((row.id, row.segment))
             self._settle(row)
+
+    def _tell_signals(self, row: AttemptRow, exited: Exited) -> None:
+        """Tell with which signals it was ended; the node says so once, with the end."""
+        if row.attempt.late_exit is None:
+            for text in signals(exited):
+                self.changes.tell(row, text, node=self.link.id)
 
     def _expect_no_more(self, row: AttemptRow, readable: int) -> AttemptRow:
         """A spool that was damaged gives less than its `exit` promises: what cannot be read there

@@ -20,6 +20,7 @@ from fleetwire.agent.lease import Lease
 from fleetwire.agent.link import Link, Parts
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
+from fleetwire.core.absences import Life
 from fleetwire.testing.simulation.chance import Chance
 from fleetwire.testing.simulation.disk import Disk, Folder
 from fleetwire.testing.simulation.ledger import Ledger, Started
@@ -39,6 +40,20 @@ class NodeProcess(Process):
     def __init__(self, name: str, node: SimulatedNode) -> None:
         super().__init__(f"{node.name} {name}")
         self.node = node
+
+
+class _Book:
+    """An agent's word on itself that needs no files."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def life(self) -> Life:
+        """Return what the next hello says."""
+        return self._life
+
+    def look(self) -> None:
+        """Nothing is killed for want of memory here."""
 
 
 class _SilentStatus:
@@ -198,8 +213,9 @@ class SimulatedNode:
             wall=self.wall,
         )
         uniform = self.chance.fork(f"agent {loop.time()}").uniform
+        book = _Book(Life(agent=f"{self.name} at {loop.time():.6f}"))
         link = Link(
-            Parts(config, self.identity, roster, lease, status, loop.time, self.wall, uniform)  # type: ignore[arg-type]
+            Parts(config, self.identity, roster, lease, status, book, loop.time, self.wall, uniform)  # type: ignore[arg-type]
         )
         watch = _Watch(self, process, roster.written)
         roster.watch_add, roster.watch_remove = watch.add, watch.remove

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.api.http import BoundedHttp
-from fleetwire.server.domain import cluster, enrolment, runs, views
+from fleetwire.server.domain import cluster, enrolment, runs, story, views
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.submissions import Submissions
@@ -195,7 +195,7 @@ class Heart:
 
     async def story(self, run_id: str) -> list[str]:
         """Return the lines of a run's story."""
-        lines = await self.database.read(lambda connection: views.story(connection, run_id))
+        lines = await self.database.read(lambda connection: story.story(connection, run_id))
         return [line.text for line in lines]
 
     async def wait_run(

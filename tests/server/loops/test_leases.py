@@ -180,7 +180,9 @@ async def test_the_story_of_a_node_that_went_silent_is_told(serve: Serve) -> Non
         one.clock.ahead_s += 100
         await one.leases.round()
         assert (await one.run(run_id)).state == "running"
-        assert "is running on a, which is offline" in (await one.story(run_id))[0]
+        now, offline, *_ = await one.story(run_id)
+        assert now.startswith("is running on a, which is offline since ")
+        assert offline == "the node is offline: silent for 100 s"
         page = await one.database.read(lambda c: views.list_nodes(c, limit=10))
         assert [view.link for view in page.items] == ["offline"]
         assert page.items[0].last_seen_at is not None

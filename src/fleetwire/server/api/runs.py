@@ -27,6 +27,7 @@ from fleetwire.server.api.params import (
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.api.streams import EventStream
 from fleetwire.server.domain import runs, views
+from fleetwire.server.domain import story as stories
 from fleetwire.server.domain import timeline as timelines
 from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.timeline import Stretch
@@ -117,7 +118,7 @@ async def why(request: Request, run: str) -> Response:
     """Say why a run is as it is: what was decided and heard, newest first per task."""
     database = parts_of(request).database
     run_id = await database.read(lambda c: views.resolve_prefix(c, "run", run))
-    lines = await database.read(lambda c: views.story(c, run_id))
+    lines = await database.read(lambda c: stories.story(c, run_id))
     return write.answer({"run": run_id, "lines": [write.story_line(one) for one in lines]})
 
 

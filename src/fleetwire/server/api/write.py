@@ -16,8 +16,9 @@ from fleetwire.core.happenings import Exited
 from fleetwire.core.specs import Script, Spec
 from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.domain.people import TokenView
+from fleetwire.server.domain.story import StoryLine
 from fleetwire.server.domain.timeline import TimelineLine
-from fleetwire.server.domain.views import LogView, NodeView, RunView, StoryLine, TaskView
+from fleetwire.server.domain.views import LogView, NodeView, RunView, TaskView
 from fleetwire.server.logs.base import Chunk, LogLine, LogLines, LogMatches
 
 JSON: Final = "application/json"

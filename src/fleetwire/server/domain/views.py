@@ -20,12 +20,11 @@ from fleetwire.core.specs import Spec
 from fleetwire.server.domain import breaker
 from fleetwire.server.domain.breaker import Breaker
 from fleetwire.server.domain.errors import Ambiguous, NotFound
-from fleetwire.server.store import Connection, attempts, decisions, nodes, runs
+from fleetwire.server.store import Connection, attempts, nodes, runs
 from fleetwire.server.store.attempts import read_exit
 from fleetwire.server.store.nodes import NodeRow
 from fleetwire.server.store.runs import RunRow, TaskRow
 
-STORY_LINES: Final = 5000
 _UNSETTLED: Final = frozenset({"open", "again", "gone"})
 _counts = msgspec.json.Decoder(dict[str, int])
 _facts = msgspec.json.Decoder(dict[str, Any])
@@ -120,16 +119,6 @@ class SystemView(msgspec.Struct, frozen=True):
     breaker: Breaker | None
 
 
-class StoryLine(msgspec.Struct, frozen=True):
-    """One recorded reason: what was decided or heard about a task, when, and its state now."""
-
-    at: int
-    task: int | None
-    node: str | None
-    state: str | None
-    text: str
-
-
 class Page(msgspec.Struct, frozen=True):
     """One page of a list, newest first, and the cursor of the next one."""
 
@@ -157,7 +146,7 @@ class AttemptView(msgspec.Struct, frozen=True):
 
 def get_run(connection: Connection, run_id: str) -> RunView:
     """Return a run with its tasks. Raises NotFound."""
-    return _run(_run_row(connection, run_id), list_tasks(connection, run_id))
+    return _run(run_row(connection, run_id), list_tasks(connection, run_id))
 
 
 def new_task(
@@ -187,7 +176,7 @@ def new_task(
 
 def get_run_summary(connection: Connection, run_id: str) -> RunView:
     """Return a run without its tasks. Raises NotFound."""
-    return _run(_run_row(connection, run_id), None)
+    return _run(run_row(connection, run_id), None)
 
 
 def list_runs(
@@ -263,33 +252,6 @@ def get_system(connection: Connection) -> SystemView:
     return SystemView(counted | nodes.by_link(connection), breaker.standing(connection))
 
 
-def story(connection: Connection, run_id: str) -> list[StoryLine]:
-    """Return why a run's tasks are as they are: by task, the present first, then the past,
-    newest first. Raises NotFound.
-    """
-    run = _run_row(connection, run_id)
-    told: dict[int | None, list[StoryLine]] = {}
-    for line in decisions.story(connection, run_id, STORY_LINES):
-        told.setdefault(line.position, []).append(
-            StoryLine(at=line.at, task=line.position, node=line.node, state=None, text=line.text)
-        )
-    lines = list(told.get(None, ()))
-    links = {}
-    for task in runs.tasks_of(connection, run_id):
-        past = told.get(task.position, [])
-        now = past[0].at if past else run.created_at
-        node = None
-        if task.node_id is not None and task.state in {"assigned", "running"}:
-            if task.node_id not in links:
-                links[task.node_id] = nodes.by_id_or_name(connection, task.node_id)
-            node = links[task.node_id]
-        text = _present(task, node)
-        lines.append(StoryLine(now, task.position, task.node, task.state, text))
-        lines += past
-        lines.append(StoryLine(run.created_at, task.position, task.node, None, "submitted"))
-    return lines
-
-
 def resolve_prefix(connection: Connection, noun: str, prefix: str) -> str:
     """Return the one id of a noun (run, task, attempt, node) that begins so; a whole id is
     returned as it is, whether it exists or not. Raises NotFound, Ambiguous.
@@ -310,7 +272,8 @@ def resolve_prefix(connection: Connection, noun: str, prefix: str) -> str:
     return found[0]
 
 
-def _run_row(connection: Connection, run_id: str) -> RunRow:
+def run_row(connection: Connection, run_id: str) -> RunRow:
+    """Return the row of a run. Raises NotFound."""
     row = runs.by_id(connection, run_id)
     if row is None:
         raise NotFound(f"There is no run {run_id}.", hint="fleetwire runs lists them.")
@@ -397,16 +360,3 @@ def _warnings(row: NodeRow, skew_s: float | None) -> tuple[str, ...]:
     if skew is not None:
         found.append(skew)
     return tuple(found)
-
-
-def _present(task: TaskRow, node: NodeRow | None) -> str:
-    """Say how a task stands now, in a sentence."""
-    if task.state == "pending":
-        return f"waits: {task.reason or 'dispatch has not looked at it yet'}"
-    if node is not None:
-        silent = "" if node.link == "online" else f", which is {node.link}"
-        doing = "is running" if task.state == "running" else "is on its way to start"
-        asked = ", and is asked to stop" if task.wish == "stop" else ""
-        return f"{doing} on {node.name}{silent}{asked}"
-    because = f": {task.reason}" if task.reason else ""
-    return f"{task.outcome or task.state}{because}"

@@ -23,8 +23,11 @@ class Decision(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A line of a run's story with its task's place and its node's name."""
+    """A line of a run's story with its task's place and its node's name; ids grow in the order of
+    the record.
+    """
 
+    id: int
     at: int
     position: int | None
     node: str | None
@@ -35,7 +38,7 @@ _NODE_NAME = func.coalesce(nodes.c.name, former_nodes.c.name)
 LATEST: Final = 2**63 - 1
 _INSERT = Prepared(insert(decisions), Decision._fields)
 _STORY = (
-    select(decisions.c.at, tasks.c.position, _NODE_NAME, decisions.c.text)
+    select(decisions.c.id, decisions.c.at, tasks.c.position, _NODE_NAME, decisions.c.text)
     .select_from(
         decisions.outerjoin(attempts, attempts.c.id == decisions.c.attempt_id)
         .outerjoin(tasks, tasks.c.id == attempts.c.task_id)

@@ -150,6 +150,7 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
   if (!signedIn) return problem(response, 401, 'not-signed-in', 'Sign in first.')
   if (path === '/me') return json(response, 200, { id: '1', name: 'admin', role: 'admin', via: 'cookie' })
   if (path === '/enrolment-tokens') return json(response, 201, { id: id(), token: 'fwe_7Qm2dEXAMPLEONLYx4', expires_at: stamp(Date.now() + 3_600_000), labels: {} })
+  if (path === '/system') return json(response, 200, { version: 'mock', time: stamp(Date.now()), nodes: { online: nodes.length, unstable: 0, offline: 0 }, breaker: null })
   if (path === '/nodes') return json(response, 200, { items: nodes, next_cursor: null })
   if (path === '/runs' && method === 'POST') return create(request, response)
   if (path === '/runs') {
@@ -160,6 +161,7 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
   if (kind === 'attempts') return attemptRoute(request, response, name, rest.replace('/log', ''), query)
   if (kind === 'nodes') {
     const node = nodes.find(each => each.id === name)
+    if (node && rest === '/events') return json(response, 200, { items: [{ id: 1, at: node.created_at, text: 'is back after 4 s: the network: agent and machine ran on' }], next_cursor: null })
     return node ? json(response, 200, node) : problem(response, 404, 'no-such-node', 'There is no node with this id.')
   }
   const run = runs.find(each => each.id.startsWith(name) && name.length >= 6)
@@ -170,6 +172,10 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
     return json(response, 202, run)
   }
   if (rest === '/why') return json(response, 200, { run: run.id, lines: run.tasks.slice(0, 6).map(task => ({ at: task.started_at, task: task.index, node: task.node, state: task.state, text: task.outcome ? `Ended: ${task.outcome} (${task.reason ?? `exit ${task.exit_code}`}).` : `Running on ${task.node} since its order was taken.` })) })
+  if (rest === '/timeline') {
+    const told = run.tasks.slice(0, 6).map(task => ({ at: task.started_at ?? run.created_at, kind: 'task', task: task.index, attempt: task.number, node: task.node, text: task.outcome ?? task.state }))
+    return json(response, 200, { run: run.id, items: [{ at: run.created_at, kind: 'run', task: null, attempt: null, node: null, text: `submitted by ${run.created_by}` }, ...told], next_cursor: null })
+  }
   if (rest === '/events') {
     const send = events(response)
     const all = runWatchers.get(run.id) ?? new Set()

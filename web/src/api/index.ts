@@ -1,7 +1,7 @@
 /** What the console asks of the server, one function per request. */
 import { api } from '@/lib/paths'
 import { request } from './http'
-import type { LogLines, LogMatches, Me, NewEnrolmentToken, Node, Page, Run, RunInList, RunRequest, Why } from './types'
+import type { LogLines, LogMatches, Me, NewEnrolmentToken, Node, NodeEvent, Page, Run, RunInList, RunRequest, System, Timeline, TimelineLine, Why } from './types'
 
 export * from './types'
 export { onReached, onUnauthorised, Problem } from './http'
@@ -16,6 +16,9 @@ export const signOut = () => request<void>('DELETE', api.login(), { anonymous: t
 export const createEnrolmentToken = () => request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: {} })
 
 export const node = (id: string, signal?: Signal) => request<Node>('GET', api.node(id), { signal })
+export const nodeEvents = (id: string, signal?: Signal) => request<Page<NodeEvent>>('GET', api.nodeEvents(id, { limit: 20 }), { signal })
+export const system = (signal?: Signal) => request<System>('GET', api.system(), { signal })
+export const closeBreaker = () => request<System>('POST', api.closeBreaker())
 export const runs = (query: { state?: string, limit?: number, cursor?: string | null }, signal?: Signal) =>
   request<Page<RunInList>>('GET', api.runs(query), { signal })
 export const run = (id: string, signal?: Signal) => request<Run>('GET', api.run(id), { signal })
@@ -31,6 +34,18 @@ export const logTail = (attempt: string, lines: number, signal?: Signal) =>
   request<LogLines>('GET', api.logTail(attempt, lines), { signal })
 export const logSearch = (attempt: string, query: { q: string, from_line?: number, limit?: number }, signal?: Signal) =>
   request<LogMatches>('GET', api.logSearch(attempt, query), { signal })
+
+/** A run's timeline from its beginning: its pages, at most `most` lines in one tab. */
+export async function timeline(id: string, signal?: Signal, most = 2000): Promise<TimelineLine[]> {
+  const all: TimelineLine[] = []
+  let cursor: string | null = null
+  do {
+    const page: Timeline = await request<Timeline>('GET', api.runTimeline(id, { limit: 500, cursor }), { signal })
+    all.push(...page.items)
+    cursor = page.next_cursor
+  } while (cursor !== null && all.length < most)
+  return all
+}
 
 /** All nodes: the pages of the list, at most `most` of them in one tab. */
 export async function nodes(signal?: Signal, most = 5000): Promise<Node[]> {

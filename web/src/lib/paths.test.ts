@@ -12,8 +12,9 @@ test('every URL of the console', () => {
       pages.run(id), pages.run('1', { task: 0, q: 'a&b' }),
     ],
     api: [
-      api.login(), api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
-      api.run(id), api.runStop(id), api.runWhy(id), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
+      api.login(), api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
+      api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
+      api.run(id), api.runStop(id), api.runWhy(id), api.runTimeline(id, { limit: 500, cursor: 'c' }), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
       api.logSearch('1', { q: 'ü ?', from_line: 3, limit: 10 }), api.logStream('1', 0), api.logRaw('1'),
     ],
   }).toMatchInlineSnapshot(`
@@ -25,11 +26,15 @@ test('every URL of the console', () => {
         "/api/v1/nodes",
         "/api/v1/nodes?limit=5&cursor=c",
         "/api/v1/nodes/a%2Fb%20c",
+        "/api/v1/nodes/a%2Fb%20c/events?limit=20",
+        "/api/v1/system",
+        "/api/v1/system/close-breaker",
         "/api/v1/runs",
         "/api/v1/runs?limit=50",
         "/api/v1/runs/a%2Fb%20c",
         "/api/v1/runs/a%2Fb%20c/stop",
         "/api/v1/runs/a%2Fb%20c/why",
+        "/api/v1/runs/a%2Fb%20c/timeline?limit=500&cursor=c",
         "/api/v1/runs/a%2Fb%20c/events?logs=0",
         "/api/v1/attempts/a%2Fb%20c/log?line=0&lines=500",
         "/api/v1/attempts/1/log?tail=500",
@@ -68,5 +73,5 @@ test('every URL of the console', () => {
 })
 
 test('every builder is in the snapshot above', () => {
-  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([7, 15])
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([7, 19])
 })

@@ -1,6 +1,6 @@
 import { useQuery } from '@tanstack/vue-query'
 import { toValue, type MaybeRefOrGetter } from 'vue'
-import { node, nodes } from '@/api'
+import { node, nodeEvents, nodes } from '@/api'
 
 /** All nodes; refreshed while the page is looked at. */
 export function useNodes({ live = true } = {}) {
@@ -17,5 +17,14 @@ export function useNode(id: MaybeRefOrGetter<string>) {
     queryKey: ['node', id],
     queryFn: ({ signal }) => node(toValue(id), signal),
     refetchInterval: 3000,
+  })
+}
+
+/** What happened to a node lately, newest first. */
+export function useNodeEvents(id: MaybeRefOrGetter<string>) {
+  return useQuery({
+    queryKey: ['node-events', id],
+    queryFn: ({ signal }) => nodeEvents(toValue(id), signal),
+    refetchInterval: 5000,
   })
 }

@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/vue-query'
 import { computed, toValue, type MaybeRefOrGetter } from 'vue'
-import { createRun, run, runs, stopRun, why, type Run, type RunRequest } from '@/api'
+import { createRun, run, runs, stopRun, timeline, why, type Run, type RunRequest } from '@/api'
 import { unsettled } from './status'
 
 export const runKey = (id: string) => ['run', id] as const
@@ -30,6 +30,14 @@ export function useWhy(id: MaybeRefOrGetter<string>, enabled: MaybeRefOrGetter<b
     queryFn: ({ signal }) => why(toValue(id), signal),
     enabled: () => toValue(enabled),
     refetchInterval: 2000,
+  })
+}
+
+export function useTimeline(id: MaybeRefOrGetter<string>, ended: MaybeRefOrGetter<boolean>) {
+  return useQuery({
+    queryKey: computed(() => ['timeline', toValue(id)]),
+    queryFn: ({ signal }) => timeline(toValue(id), signal),
+    refetchInterval: () => toValue(ended) ? 10_000 : 2000,
   })
 }
 

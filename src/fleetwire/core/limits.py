@@ -86,6 +86,13 @@ TOKEN_LONGEST_S: Final = 366 * 24 * 3600
 RESERVE_BYTES: Final = 16 * MIB
 FLOOR_BYTES: Final = 64 * MIB
 
+# What the server keeps.
+KEEP_LEAST_S: Final = 24 * 3600.0
+KEEP_MOST_S: Final = 3650 * 24 * 3600.0
+KEEP_LOGS_S: Final = 30 * 24 * 3600.0
+KEEP_RUNS_S: Final = 90 * 24 * 3600.0
+KEEP_EVENTS_S: Final = 90 * 24 * 3600.0
+
 # What a node keeps.
 PIECE_BYTES: Final = 16 * MIB
 QUOTA_BYTES: Final = 1024 * MIB

@@ -46,6 +46,7 @@ from fleetwire.server.logs import open_logs
 from fleetwire.server.loops.dispatch import DispatchLoop
 from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.proof import ProofLoop
+from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.loops.storage import StorageLoop
@@ -190,6 +191,7 @@ class Process:
                     SealingLoop(self.database, self.logs),
                     self._proof,
                     *([StorageLoop(self.reserve)] if self.reserve is not None else []),
+                    RetentionLoop(self.database, self.logs, config.keep, clock=now_us),
                 ],
                 nudges,
             )

@@ -18,8 +18,13 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.retention import Keep
 
+_DAY_S: Final = 24 * 3600.0
+_LEAST_DAYS: Final = limits.KEEP_LEAST_S / _DAY_S
+_MOST_DAYS: Final = limits.KEEP_MOST_S / _DAY_S
 PREFIX: Final = "FLEETWIRE_SERVER_"
 
 
@@ -58,6 +63,32 @@ class Config(BaseModel):
     show_password: Annotated[
         bool, Field(description="Print the first admin's password although stdout is no terminal")
     ] = False
+
+    keep_runs_days: Annotated[
+        float,
+        Field(
+            ge=_LEAST_DAYS, le=_MOST_DAYS, description="Runs are deleted this long after their end"
+        ),
+    ] = limits.KEEP_RUNS_S / _DAY_S
+    keep_logs_days: Annotated[
+        float,
+        Field(
+            ge=_LEAST_DAYS, le=_MOST_DAYS, description="Logs go this long after their task's end"
+        ),
+    ] = limits.KEEP_LOGS_S / _DAY_S
+    keep_events_days: Annotated[
+        float,
+        Field(ge=_LEAST_DAYS, le=_MOST_DAYS, description="The stories of nodes are kept this long"),
+    ] = limits.KEEP_EVENTS_S / _DAY_S
+
+    @property
+    def keep(self) -> Keep:
+        """How long what is kept."""
+        return Keep(
+            logs_s=self.keep_logs_days * _DAY_S,
+            runs_s=self.keep_runs_days * _DAY_S,
+            events_s=self.keep_events_days * _DAY_S,
+        )
 
     @property
     def database_url(self) -> str:

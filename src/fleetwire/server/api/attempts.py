@@ -144,6 +144,8 @@ async def stream(
     """Follow a log from `offset` (or `Last-Event-ID`, which wins): `log` events, then `end`."""
     parts = parts_of(request)
     one = await _find(request, attempt)
+    if one.attempt not in await parts.logs.lengths([(one.segment, one.attempt)]):
+        await parts.logs.read(one.segment, one.attempt, 0, 1)  # its segment is gone: it says why
     last = request.headers.get("last-event-id", "")
     offset = int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else query.offset
 

@@ -287,6 +287,23 @@ def settle(tx: Tx, measured: Mapping[str, Stored]) -> None:
     changes.flush()
 
 
+def settle_deleted(tx: Tx, ids: Sequence[str]) -> None:
+    """Settle logs whose segment was deleted (5.10): an end that came later than that is kept as
+    the late exit, and its output has no place any more.
+    """
+    changes = Changes(tx)
+    changes.load(ids)
+    for attempt in ids:
+        row = changes.get(attempt)
+        if row is None or row.log_state in SETTLED or row.attempt.state not in FINAL:
+            continue
+        changes.settle(row.id, "missing", 0, None)
+        changes.tell(row, "its log is missing: the logs of its day are past their retention")
+        tx.nudge(f"node:{row.attempt.node}")
+        tx.nudge(f"log:{attempt}")
+    changes.flush()
+
+
 def hash_said(exited: Exited | None, late: Exited | None) -> str | None:
     """Return the SHA-256 that the node said its log has, or None if it could not say."""
     said = exited or late

@@ -35,11 +35,17 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def connect(
-    path: Path, *, reader: bool = False, foreign_keys: bool = True, page_size: int = 4096
+    path: Path,
+    *,
+    reader: bool = False,
+    foreign_keys: bool = True,
+    page_size: int = 4096,
+    shrinks: bool = False,
 ) -> sqlite3.Connection:
     """Open `path` (created with mode 0600, folder entry fsynced) in WAL mode, FULL sync.
 
-    `page_size` (bytes) holds for a file that is new. The connection may move between threads, but
+    `page_size` (bytes) and `shrinks` (its unused pages can be given back) hold for a file that is
+    new. The connection may move between threads, but
     only one may use it at a time. A `reader` refuses every write (``query_only``). Raises what
     `diagnose` makes of SQLite's errors.
     """
@@ -58,6 +64,8 @@ def connect(
         try:
             if not reader:
                 connection.execute(f"PRAGMA page_size = {page_size}")
+                if shrinks:
+                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")

@@ -92,6 +92,10 @@ class Backend(Protocol):
 
     # -- reading -----------------------------------------------------------------------------
 
+    def segments(self) -> dict[str, int]:
+        """Return the segments that are there, each with the bytes of disk that it takes."""
+        ...
+
     def extent(self, address: Address) -> Extent:
         """Return how far a log reaches. Raises `LogGone`."""
         ...

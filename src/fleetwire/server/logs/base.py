@@ -198,6 +198,10 @@ class LogStore(Protocol):
         """Forget an attempt's log, before it is fetched again from 0."""
         ...
 
+    async def segments(self) -> dict[str, int]:
+        """Return the segments that are there, each with the bytes of disk that it takes."""
+        ...
+
     async def delete_segment(self, segment: str, reason: str = "past its retention") -> None:
         """Delete a segment with all its logs; its name reads as `LogGone` from then on."""
         ...

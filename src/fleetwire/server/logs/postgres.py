@@ -238,6 +238,18 @@ class PostgresBackend(Backend):
 
     # -- reading -----------------------------------------------------------------------------
 
+    def segments(self) -> dict[str, int]:
+        with self._reader() as connection:
+            rows = connection.execute(
+                "SELECT segment, coalesce((SELECT sum(pg_total_relation_size(c.oid)) "
+                "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE n.nspname = 'fleetwire_logs' AND c.relname IN ("
+                "'chunks_' || replace(segment, '-', '_'), "
+                "'attempts_' || replace(segment, '-', '_'))), 0)::bigint "
+                "FROM fleetwire_logs.segments WHERE gone IS NULL"
+            ).fetchall()
+        return dict(cast("list[tuple[str, int]]", rows))
+
     def extent(self, address: Address) -> Extent:
         rows = self._query(
             address.segment,

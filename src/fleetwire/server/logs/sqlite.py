@@ -86,6 +86,8 @@ class SqliteBackend(Backend):
         self._lock = threading.Lock()
         self._spare: dict[str, list[sqlite3.Connection]] = {}
         self._gone: dict[str, str] = {file.stem: file.read_text() for file in folder.glob("*.gone")}
+        for segment in self._gone:
+            _unlink(self._path(segment))
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class SqliteBackend(Backend):
         path = self._path(segment)
         marker = path.with_suffix(".gone")
         # The reason first: a crash between the two leaves a file that nobody reads, which the
-        # next deletion of the segment, or a person, may remove.
+        # next start deletes.
         _write_durably(marker, reason)
         self._gone[segment] = reason
         if writer := self._writers.pop(segment, None):
@@ -152,8 +154,7 @@ class SqliteBackend(Backend):
         with self._lock:
             for connection in self._spare.pop(segment, []):
                 connection.close()
-        for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            file.unlink(missing_ok=True)
+        _unlink(path)
 
     def commit(self) -> None:
         # One COMMIT a segment: if a later one fails, everybody is told so; what an earlier one
@@ -201,6 +202,13 @@ class SqliteBackend(Backend):
         return connection
 
     # -- reading -----------------------------------------------------------------------------
+
+    def segments(self) -> dict[str, int]:
+        found = {}
+        for path in self._folder.glob("*.db"):
+            with contextlib.suppress(FileNotFoundError):  # it was deleted just now
+                found[path.stem] = sum(file.stat().st_size for file in _files(path))
+        return {name: size for name, size in found.items() if name not in self._gone}
 
     def extent(self, address: Address) -> Extent:
         with self._reader(address.segment) as connection:
@@ -273,6 +281,17 @@ _EXTENT = "SELECT id, length, newlines, is_open FROM attempts WHERE attempt = ?"
 
 def _key(address: Address) -> bytes:
     return uuid.UUID(address.attempt).bytes
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a database that are there."""
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    return [file for file in files if file.exists()]
+
+
+def _unlink(path: Path) -> None:
+    for file in _files(path):
+        file.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> None:

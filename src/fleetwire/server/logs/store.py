@@ -128,6 +128,10 @@ class SegmentedLogs(LogStore):
 
     # -- reading -----------------------------------------------------------------------------
 
+    async def segments(self) -> dict[str, int]:
+        """Return the segments that are there, with their sizes."""
+        return await self._in_thread(self._backend.segments)
+
     async def lengths(self, attempts: list[tuple[str, str]]) -> dict[str, int]:
         """Return the durable length by attempt."""
         addresses = [_address(segment, attempt) for segment, attempt in attempts]

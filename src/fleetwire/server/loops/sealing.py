@@ -45,8 +45,13 @@ class SealingLoop:
     async def _settle(self, page: list[Progress]) -> int:
         lengths = await self._logs.lengths([(one.segment, one.id) for one in page])
         measured: dict[str, Stored] = {}
+        deleted = [one.id for one in page if one.id not in lengths]
+        if deleted:
+            await self._database.write(partial(attempts.settle_deleted, ids=deleted))
         for one in page:
-            length = lengths.get(one.id, 0)
+            if one.id not in lengths:
+                continue
+            length = lengths[one.id]
             complete = one.log_length is not None and length >= one.log_length
             if complete:
                 measured[one.id] = await self._measure(one)
@@ -54,7 +59,7 @@ class SealingLoop:
                 measured[one.id] = Stored(length, None)
         if measured:
             await self._database.write(partial(attempts.settle, measured=measured))
-        return len(measured)
+        return len(measured) + len(deleted)
 
     async def _measure(self, one: Progress) -> Stored:
         """Hash what is stored; forget it where it is to be fetched once more.

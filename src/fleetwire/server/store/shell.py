@@ -66,6 +66,12 @@ class Shell(Protocol):
         """Return what `error` means to the server; None where the statement is at fault."""
         ...
 
+    def reclaim(self, connection: sqlalchemy.Connection, most: int) -> int:
+        """Give up to `most` bytes that no row uses back to the disk, within the transaction;
+        return how many.
+        """
+        ...
+
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead log, where it is ours to bound."""
         ...

@@ -96,6 +96,10 @@ class PostgresShell(Shell):
     def diagnose(self, error: BaseException) -> FleetwireError | None:
         return postgres.diagnose(original(error))
 
+    def reclaim(self, connection: sqlalchemy.Connection, most: int) -> int:
+        del connection, most
+        return 0  # its own autovacuum does it
+
     def wal_bytes(self) -> int:
         return 0
 

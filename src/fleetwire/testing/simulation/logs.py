@@ -105,6 +105,9 @@ class MemoryBackend(Backend):
     def diagnose(self, error: BaseException) -> FleetwireError | None:
         return error if isinstance(error, FleetwireError) else None
 
+    def segments(self) -> dict[str, int]:
+        return {at.segment: 0 for at in self._durable.rows if at.segment not in self._durable.gone}
+
     def extent(self, address: Address) -> Extent:
         self._check(address.segment)
         return self._durable.extents.get(address, Extent())

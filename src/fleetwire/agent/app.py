@@ -28,6 +28,7 @@ from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
 from fleetwire.agent.link import Link, Parts
+from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import Starter
@@ -105,6 +106,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
         wall=wall,
         status=status,
     )
+    reserve = Reserve(config.state)
     spawner = SpawnerLine(config.state, status)
     roster = Roster(
         places,
@@ -115,6 +117,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
         lease=lease,
         status=status,
         wall=wall,
+        reserve=reserve,
     )
     chance = random.SystemRandom().random
     book = LifeBook(
@@ -148,6 +151,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
     finally:
         spawner.close()
         watch.close()
+        reserve.close()
         status.say("agent", "left; attempts live on")
         status.write()
     return 0

@@ -45,6 +45,7 @@ _SILENCE_BEATS: Final = 3  # this many unanswered heartbeats, and the link count
 _SILENCE_LEAST_S: Final = 5.0
 _STEADY_S: Final = 5.0  # a link that held so long was no failure
 _INVENTORY_S: Final = 600.0
+_FULL_S: Final = 5.0  # how often a full disk is looked at when nothing else happens
 _GOING_AWAY: Final = 1001
 
 _log = logging.getLogger(__name__)
@@ -303,9 +304,26 @@ class _OpenLink:
 
     async def _tell_inventory(self) -> None:
         await self._opened.wait()
+        roster = self._parts.roster
         while True:
+            roster.look_at_disk()
+            roster.disk_changed.clear()
             facts: dict[str, Any] = await asyncio.to_thread(inventory.collect)
             facts["max_concurrent"] = self._parts.config.max_concurrent
+            facts["starts"] = "refused: " + roster.disk_full if roster.disk_full else "taken"
             self._conversation.send_inventory(facts)
             self.channel.send(self._conversation.data_to_send())
-            await asyncio.sleep(_INVENTORY_S)
+            await self._until_news()
+
+    async def _until_news(self) -> None:
+        """Wait until the inventory is old, or the disk has become full, or has space again."""
+        roster = self._parts.roster
+        told = self._parts.clock()
+        while self._parts.clock() - told < _INVENTORY_S:
+            try:
+                # An idle agent does not look at its disk, but for this.
+                async with asyncio.timeout(_FULL_S if roster.disk_full else _INVENTORY_S):
+                    await roster.disk_changed.wait()
+                return
+            except TimeoutError:
+                roster.look_at_disk()

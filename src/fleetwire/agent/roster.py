@@ -8,6 +8,7 @@ and sealed attempts leave the roster for the cleaner.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -34,6 +35,7 @@ from fleetwire.agent.entry import Entry
 from fleetwire.agent.folders import Places
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.level import Level, takes_starts
+from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.shims import Shims
 from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import NoRoom, Starter
@@ -47,6 +49,7 @@ _LAST: Final = frozenset({"exit", "lost", "canceled"})
 _RECORDS: Final = _LAST | {"started"}
 # The first bytes after a silence leave at once; what follows soon after gathers so long.
 _COALESCE_S: Final = 0.005
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SWEEP_S: Final = 1.0
 # A spawner buries its own shims at once; only when it is dead as well the agent does it.
 _PATIENCE: Final = 2
@@ -70,6 +73,7 @@ class Roster:
         lease: Lease,
         status: Status,
         wall: Callable[[], int],
+        reserve: Reserve,
     ) -> None:
         self._places = places
         self._capacity = capacity
@@ -79,6 +83,10 @@ class Roster:
         self._lease = lease
         self._status = status
         self._wall = wall
+        self._reserve = reserve
+        # Why the disk takes no start, as of the last look; an event for who tells it on.
+        self.disk_full: str | None = None
+        self.disk_changed = asyncio.Event()
         self._entries: dict[str, Entry] = {}
         self._busy: set[str] = set()
         self._written: dict[str, bool] = {}
@@ -155,6 +163,16 @@ class Roster:
             entry.reported = observations(entry.folder)
             found += entry.reported
         return tuple(found)
+
+    def look_at_disk(self) -> None:
+        """See whether the disk takes starts."""
+        self._reserve.take()
+        try:
+            self._starter.quota(len(self._busy))
+        except NoRoom as error:
+            self._note_disk(error.detail)
+        else:
+            self._note_disk(None)
 
     def disconnected(self) -> None:
         """The link is gone: nothing counts as said, and nobody says where to send from."""
@@ -289,7 +307,7 @@ class Roster:
                 self._decline(entry, wanted.epoch, reason, final=final)
             case Bar():
                 try:
-                    folders.bar(entry.path, wanted.epoch, self._wall())
+                    self._write(lambda: folders.bar(entry.path, wanted.epoch, self._wall()))
                 except OSError as error:
                     self._put_it_off(entry, f"the stop of {entry.attempt}", error)
                     return
@@ -355,9 +373,12 @@ class Roster:
         try:
             quota = self._starter.quota(len(self._busy))
         except (NoRoom, OSError) as error:
+            if isinstance(error, NoRoom):
+                self._note_disk(error.detail)
             for entry in starts:
                 self._not_prepared(entry, Decline(str(error), final=False))
             return
+        self._note_disk(None)
         starts = [entry for entry in starts if self._still_starts(entry)]
         for entry in starts:
             entry.quota = quota
@@ -422,7 +443,9 @@ class Roster:
     def _decline(self, entry: Entry, epoch: int, reason: str, *, final: bool) -> None:
         reason = reason[: limits.REASON_CHARS]
         try:
-            folders.decline(entry.path, epoch, reason, final=final, at=self._wall())
+            self._write(
+                lambda: folders.decline(entry.path, epoch, reason, final=final, at=self._wall())
+            )
         except OSError as error:
             # Not durable, so not reported; and no shim was asked for, so it takes no place.
             off = entry.attempt in self._put_off
@@ -431,6 +454,22 @@ class Roster:
             return
         _log.info("declined %s: %s", entry.attempt, reason)
         self._look(entry)
+
+    def _write(self, record: Callable[[], object]) -> None:
+        """Make a small record durable; where the disk is full, with the room held back for it."""
+        try:
+            record()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            with self._reserve.given():
+                record()
+
+    def _note_disk(self, full: str | None) -> None:
+        if (full is None) != (self.disk_full is None):
+            _log.log(logging.INFO if full is None else logging.ERROR, full or "the disk has room")
+            self.disk_changed.set()
+        self.disk_full = full
 
     def _put_it_off(self, entry: Entry, what: str, error: OSError, *, again: bool = False) -> None:
         """The disk is full, most likely: said once, tried again by each sweep (P16)."""
@@ -533,6 +572,7 @@ class Roster:
                 self._shims.bury(entry)
         for attempt in sorted(self._put_off):
             self._again(self._entries[attempt])
+        self.look_at_disk()
         self._shims.share_quota([self._entries[attempt] for attempt in self._busy])
         self._clean_tombstones()
         self._say()
@@ -570,7 +610,7 @@ class Roster:
         self.wake()
 
     def _save(self, new: Level) -> None:
-        levels.save(self._places.state, new)
+        self._write(lambda: levels.save(self._places.state, new))
         self.level = new
 
     def _say(self) -> None:
@@ -581,6 +621,7 @@ class Roster:
             f"{len(self._busy)} of {self._capacity} places taken, "
             f"{kept} ended and not sealed{admin}",
         )
+        self._status.say("disk", self.disk_full or "has room for starts")
 
 
 def _nothing() -> None:

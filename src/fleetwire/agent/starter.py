@@ -24,13 +24,12 @@ from fleetwire.agent.platforms import SEARCH_PATH
 from fleetwire.core import envelopes, limits
 from fleetwire.core.desired import Wanted
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.reserve import bounds
 from fleetwire.core.specs import quota_policy
 
 _TERMINAL: Final = {"rows": 24, "cols": 80}
 _QUOTA_SHARE: Final = 10  # a tenth of the free disk (P9)
 _QUOTA_LEAST: Final = limits.MIB
-# Below this much free disk nothing is started: the exit of what runs needs the rest (P16).
-_ROOM_LEAST: Final = 16 * limits.MIB
 
 
 # What came of preparing a start: it may be asked for, it has begun already, or why not.
@@ -148,10 +147,14 @@ class Starter:
         """Return the share of the spool quota of each of that many live attempts, in bytes.
         Raises NoRoom when the disk is too full for any.
         """
-        free = shutil.disk_usage(self._places.spools).free
-        if free < _ROOM_LEAST:
+        usage = shutil.disk_usage(self._places.spools)
+        free = usage.free
+        floor = bounds(usage.total, floor=limits.NODE_FLOOR_BYTES).floor
+        if free < floor:
+            # What runs, its output and its exit need the rest (P16).
             raise NoRoom(
-                f"the node's disk is full: {free // limits.KIB} KiB are left.",
+                f"the node's disk is full: {free // limits.KIB} KiB are free, and a start needs "
+                f"{floor // limits.KIB} KiB.",
                 hint="Free some space on the node.",
             )
         total = self._config.spool_quota_bytes or min(limits.QUOTA_BYTES, free // _QUOTA_SHARE)

@@ -153,7 +153,7 @@ def show_run(run: Run) -> None:
         ],
     )
     for task in run.tasks or ():
-        if task.reason and task.outcome != "succeeded":
+        if task.reason:
             sys.stdout.write(f"{outcome.place(task)}: {one_line(task.reason, 1000)}\n")
     late = [
         (task, one)

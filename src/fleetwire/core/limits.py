@@ -85,6 +85,8 @@ TOKEN_LONGEST_S: Final = 366 * 24 * 3600
 # Room for what must be written on a full disk, of the server and of each node (core.reserve).
 RESERVE_BYTES: Final = 16 * MIB
 FLOOR_BYTES: Final = 64 * MIB
+NODE_RESERVE_BYTES: Final = 1 * MIB
+NODE_FLOOR_BYTES: Final = 16 * MIB
 
 # What the server keeps.
 KEEP_LEAST_S: Final = 24 * 3600.0

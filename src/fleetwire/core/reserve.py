@@ -37,10 +37,14 @@ class Room(NamedTuple):
     grows: bool
 
 
-def bounds(disk: int) -> Bounds:
-    """Return the bounds for a disk of so many bytes."""
-    reserve = min(limits.RESERVE_BYTES, disk // _RESERVE_PART)
-    return Bounds(reserve, min(limits.FLOOR_BYTES, disk // _FLOOR_PART), max(1, reserve // _STEPS))
+def bounds(
+    disk: int, *, reserve: int = limits.RESERVE_BYTES, floor: int = limits.FLOOR_BYTES
+) -> Bounds:
+    """Return the bounds for a disk of so many bytes; `reserve` and `floor` are those of a large
+    one, by default a server's.
+    """
+    reserve = min(reserve, disk // _RESERVE_PART)
+    return Bounds(reserve, min(floor, disk // _FLOOR_PART), max(1, reserve // _STEPS))
 
 
 def decide(known: Bounds, *, free: int, held: int, grows: bool) -> Room:

@@ -106,6 +106,7 @@ class Lab:
         self.ledger = Ledger(folder / "ledger")
         self.server: Daemon | None = None
         self.agents: dict[str, Daemon] = {}
+        self._enrolled: set[str] = set()
         self._database = database
         self._token = ""
         self._clients: list[Client] = []
@@ -171,9 +172,10 @@ class Lab:
         *flags: str,
         env: Mapping[str, str] | None = None,
         online: bool = True,
+        prefix: tuple[str, ...] = (),
     ) -> Daemon:
         """Start an agent (enrolling it the first time) and return when it is online, or at once."""
-        daemon = self.launch_agent(name, *flags, env=env)
+        daemon = self.launch_agent(name, *flags, env=env, prefix=prefix)
         if online:
             self.wait_online(name)
         return daemon
@@ -184,13 +186,16 @@ class Lab:
         *flags: str,
         env: Mapping[str, str] | None = None,
         server: str | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> Daemon:
         """Start an agent and return at once; `server` is the URL that it dials, if another."""
         state = self.state(name)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         server = server or self.url
-        argv = [*PROGRAM, "agent", "--server", server, "--state", str(state), "--name", name]
-        if not (state / "identity.json").exists():
+        argv = [*prefix, *PROGRAM, "agent"]
+        argv += ["--server", server, "--state", str(state), "--name", name]
+        if name not in self._enrolled:
+            self._enrolled.add(name)
             token_file = self.folder / f"{name}.token"
             token_file.write_text(str(self.client.create_enrolment_token().token))
             token_file.chmod(0o600)

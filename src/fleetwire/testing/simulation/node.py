@@ -8,8 +8,9 @@ tasks alone; a reboot ends everything and loses what was not durable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from fleetwire.agent.cleaner import Cleaner
@@ -18,6 +19,7 @@ from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.link import Link, Parts
+from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
 from fleetwire.core.absences import Life
@@ -63,9 +65,25 @@ class _SilentStatus:
         """Say nothing."""
 
 
+class _NoReserve(Reserve):
+    """A reserve that is used up: the disk's `full` is as full as it gets."""
+
+    def __init__(self) -> None:
+        pass
+
+    def take(self) -> None:
+        """Take nothing."""
+
+    @contextlib.contextmanager
+    def given(self) -> Iterator[None]:
+        """Give nothing."""
+        yield
+
+
 class _Usage:
     def __init__(self, free: int) -> None:
         self.free = free
+        self.total = FREE_BYTES
 
 
 class SimulatedNode:
@@ -211,6 +229,7 @@ class SimulatedNode:
             lease=lease,
             status=status,  # type: ignore[arg-type]
             wall=self.wall,
+            reserve=_NoReserve(),
         )
         uniform = self.chance.fork(f"agent {loop.time()}").uniform
         book = _Book(Life(agent=f"{self.name} at {loop.time():.6f}"))

@@ -42,31 +42,46 @@ def all_kill(stage: Stage) -> None:
 
 def pause(stage: Stage) -> None:
     """SIGSTOP and SIGCONT of servers, agents, spawners, shims."""
-    system = stage.system
-
-    def server() -> list[int]:
-        return [system.server.pid]
-
-    acts = [_pauses(stage, "server", server, 4)]
-    for name in system.names:
-
-        def agent(name: str = name) -> list[int]:
-            return [system.lab.agents[name].pid]
-
-        def spawner(name: str = name) -> list[int]:
-            with contextlib.suppress(LookupError):
-                return [system.lab.spawner(name).pid]
-            return []
-
-        def shim(name: str = name) -> list[int]:
-            return list(system.shims(name).values())
-
+    acts = [_pauses(stage, "server", _targets(stage, "")["server"], 4)]
+    for name in stage.system.names:
+        targets = _targets(stage, name)
         acts += [
-            _pauses(stage, f"agent {name}", agent, 4),
-            _pauses(stage, f"spawner {name}", spawner, 3),
-            _pauses(stage, f"shim {name}", shim, 4),
+            _pauses(stage, f"agent {name}", targets["agent"], 4),
+            _pauses(stage, f"spawner {name}", targets["spawner"], 3),
+            _pauses(stage, f"shim {name}", targets["shim"], 4),
         ]
     _under_load(stage, acts)
+
+
+def paused(stage: Stage, name: str) -> Act:
+    """One pause of the server, or of something of a node."""
+    chance = stage.chance.fork(f"paused {len(stage.story)}")
+    what = chance.pick(("server", "agent", "spawner", "shim"))
+    yield from _pauses(stage, f"{what} {name}", _targets(stage, name)[what], 1)
+
+
+def killed(stage: Stage, name: str) -> Act:
+    """One kill of the server, or of something of a node."""
+    chance = stage.chance.fork(f"killed {len(stage.story)}")
+    act = chance.pick((_agent, _spawner, _shim))
+    yield from _server(stage, 1) if chance.odds(0.1) else act(stage, name, 1)
+
+
+def _targets(stage: Stage, name: str) -> dict[str, Callable[[], list[int]]]:
+    """Return how to find the pids of what can be stopped."""
+    system = stage.system
+
+    def spawner() -> list[int]:
+        with contextlib.suppress(LookupError):
+            return [system.lab.spawner(name).pid]
+        return []
+
+    return {
+        "server": lambda: [system.server.pid],
+        "agent": lambda: [system.lab.agents[name].pid],
+        "spawner": spawner,
+        "shim": lambda: list(system.shims(name).values()),
+    }
 
 
 def _under_load(stage: Stage, acts: list[Act]) -> None:
@@ -75,7 +90,7 @@ def _under_load(stage: Stage, acts: list[Act]) -> None:
 
 
 def _server(stage: Stage, kills: int) -> Act:
-    system, chance = stage.system, stage.chance.fork("server")
+    system, chance = stage.system, stage.chance.fork(f"server {len(stage.story)}")
     for _ in range(stage.times(kills)):
         if chance.odds(0.3):
             yield chance.between(0.0, 2.5)  # most likely it is not up yet
@@ -98,7 +113,7 @@ def _revived(lives: bool, launch: Callable[[], object]) -> Iterator[float]:
 
 
 def _agent(stage: Stage, name: str, kills: int) -> Act:
-    system, chance = stage.system, stage.chance.fork(name)
+    system, chance = stage.system, stage.chance.fork(f"{name} {len(stage.story)}")
     for _ in range(stage.times(kills)):
         # Within the first half second it is not up yet.
         yield chance.between(0.0, 1.0) if chance.odds(0.3) else chance.between(0.5, 4.0)
@@ -109,7 +124,7 @@ def _agent(stage: Stage, name: str, kills: int) -> Act:
 
 
 def _spawner(stage: Stage, name: str, kills: int) -> Act:
-    chance = stage.chance.fork(f"spawner {name}")
+    chance = stage.chance.fork(f"spawner {name} {len(stage.story)}")
     for _ in range(stage.times(kills)):
         yield chance.between(0.1, 2.5)
         stage.did(f"kill spawner {name}")
@@ -117,7 +132,7 @@ def _spawner(stage: Stage, name: str, kills: int) -> Act:
 
 
 def _shim(stage: Stage, name: str, kills: int) -> Act:
-    system, chance = stage.system, stage.chance.fork(f"shim {name}")
+    system, chance = stage.system, stage.chance.fork(f"shim {name} {len(stage.story)}")
     for _ in range(stage.times(kills)):
         yield chance.between(0.1, 2.0)
         living = sorted(system.shims(name))

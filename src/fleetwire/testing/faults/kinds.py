@@ -6,7 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fleetwire.testing.faults import kills, namespace, network
+from fleetwire.testing.faults import (
+    crash_points,
+    disks,
+    kills,
+    namespace,
+    network,
+    restoring,
+    small_disks,
+    soak,
+    spools,
+    tracing,
+)
+from fleetwire.testing.faults.small_disks import SmallDisks
 from fleetwire.testing.faults.stage import Stage
 from fleetwire.testing.faults.system import System
 
@@ -44,6 +56,19 @@ class Kind(NamedTuple):
         return (self.play.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ")
 
 
+def _single(folder: Path, database: str | None) -> System:
+    return System(folder, nodes=1, database=database)
+
+
+def _small(folder: Path, database: str | None) -> System:
+    return SmallDisks(folder, nodes=2, database=database)
+
+
+def _crash(what: str, play: Callable[[Stage], None]) -> Kind:
+    name = f"crash-points-{what}"
+    return Kind(name, play, "single", _single, needs=tracing.check, enumerated=True)
+
+
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind
     for kind in (
@@ -55,6 +80,20 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("pause", kills.pause),
         Kind("network", network.network),
         Kind("drop", network.drop, needs=namespace.check, apart=True),
+        Kind("disk-server-full", disks.server_full, "small", _small, needs=small_disks.check),
+        Kind("disk-node-full", disks.node_full, "small", _small, needs=small_disks.check),
+        Kind("disk-server-errors", disks.server_errors, needs=tracing.check),
+        Kind("disk-node-errors", disks.node_errors, needs=tracing.check),
+        Kind("restored", restoring.restored, shared=False),
+        Kind("spool", spools.spool),
+        Kind("soak", soak.soak, alone=True),
+        _crash("record", crash_points.record),
+        _crash("logs", crash_points.logs),
+        _crash("answers", crash_points.answers),
+        _crash("queries", crash_points.queries),
+        _crash("agent", crash_points.agent),
+        _crash("shim", crash_points.shim),
+        _crash("spawner", crash_points.spawner),
     )
 }
 

@@ -6,16 +6,20 @@ submission has a name of its own, so that one which was made twice shows.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Final
+
+import msgspec
 
 from fleetwire.client import Client, ClientError, Run, ServerFault, ServerUnreachable
 from fleetwire.client import Task as ApiTask
 from fleetwire.testing.faults.judge import Evidence, judge
 from fleetwire.testing.faults.system import System
-from fleetwire.testing.faults.tasks import Kind, Task
+from fleetwire.testing.faults.tasks import ENDLESS, Kind, Task
 from fleetwire.testing.simulation.chance import Chance
 
 _PAUSE_S: Final = 0.05
@@ -46,8 +50,8 @@ class Flight:
 
 
 class Load:
-    """Keeps `most` tasks on their way until `close` or until there were `total`, then waits for
-    the last. `close` joins the thread, and raises what it met.
+    """Keeps `most` tasks on their way until `close` or until all of `tasks` were submitted,
+    if some are given, then waits for the last. `close` joins the thread, and raises what it met.
 
     Errors of kind ServerFault and ServerUnreachable are counted in `refused` and tried again.
     """
@@ -60,7 +64,7 @@ class Load:
         *,
         most: int = 8,
         kinds: tuple[Kind, ...] = (),
-        total: int = 1_000_000,
+        tasks: Sequence[Task] = (),
     ) -> None:
         self.flights: list[Flight] = []
         self.refused: Counter[str] = Counter()
@@ -70,8 +74,10 @@ class Load:
         self._chance = chance
         self._name = name
         self._kinds = kinds
-        self._total = total
+        self._tasks = tasks
+        self._total = len(tasks) or ENDLESS
         self._closing = threading.Event()
+        self._give_up = math.inf
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load")
 
@@ -79,10 +85,14 @@ class Load:
         """Begin."""
         self._thread.start()
 
+    def hold(self) -> None:
+        """Submit no more."""
+        self._closing.set()
+
     def close(self, within: float = SETTLE_S) -> None:
         """Submit no more, and wait until all has ended or the time is over (then it is stuck)."""
-        self._closing.set()
         self._give_up = time.monotonic() + within
+        self._closing.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -92,19 +102,31 @@ class Load:
         """Whether all that it had to submit has ended."""
         return len(self.flights) >= self._total and all(one.ended for one in self.flights)
 
-    def judge(self, *, powerless: frozenset[str] = frozenset()) -> list[str]:
-        """Return what of all that was submitted broke a promise."""
+    def wait_done(self, within: float = SETTLE_S) -> None:
+        """Wait for that, or for the time to be over: then the judge finds what is stuck."""
+        give_up = time.monotonic() + within
+        while not self.done and time.monotonic() < give_up and self._thread.is_alive():
+            time.sleep(_PAUSE_S)
+
+    def judge(self, *, powerless: Collection[str] = (), shims_may_die: bool = False) -> list[str]:
+        """Return what of all that was submitted broke a promise. `powerless`: attempts whose
+        spool was cut; `shims_may_die`: it is not known whose shim was killed.
+        """
         with self._client() as client:
             named: Counter[str] = Counter()
+            oldest = min((flight.run for flight in self.flights), default="")
             for run in client.runs(page=200):
-                if not (run.name or "").startswith(f"{self._name}/"):
-                    break
                 named[run.name or ""] += 1
+                # Newest first, and ids are ordered by time: what was made twice stands near.
+                if run.id < oldest and not (run.name or "").startswith(f"{self._name}/"):
+                    break
             alive = self._system.alive({flight.attempt for flight in self.flights})
             broken = []
             for flight in self.flights:
                 ill = flight.attempt in powerless
                 seen = self._evidence(client, flight, named, alive, ill)
+                if shims_may_die or ill:
+                    seen = msgspec.structs.replace(seen, shim_killed=True)
                 self.outcomes[seen.outcome or "stuck"] += 1
                 self.outcomes["bytes"] += len(seen.raw)
                 broken += judge(seen)
@@ -146,17 +168,16 @@ class Load:
             self._submit(client)
 
     def _submit(self, client: Client) -> None:
-        kind = self._chance.pick(self._kinds) if self._kinds else None
-        flight = Flight(
-            f"{self._name}/{len(self.flights)}",
-            Task.of(self._chance, kind),
-            self._chance.pick(self._system.names),
-        )
+        number = len(self.flights)
+        if self._tasks:
+            task = self._tasks[number]
+        else:
+            task = Task.of(self._chance, self._chance.pick(self._kinds) if self._kinds else None)
+        flight = Flight(f"{self._name}/{number}", task, self._chance.pick(self._system.names))
         request = flight.task.request(str(self._system.books), flight.node, flight.name)
         # The name is the key: a submission that is tried again after an error is the same one.
         run = client.create_run(request, idempotency_key=flight.name)
-        task = one_task(run)
-        flight.run, flight.attempt = run.id, task.attempt
+        flight.run, flight.attempt = run.id, one_task(run).attempt
         flight.submitted = time.monotonic()
         self.flights.append(flight)
 

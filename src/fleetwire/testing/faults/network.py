@@ -13,7 +13,7 @@ _TROUBLES = 6
 def network(stage: Stage) -> None:
     """A TCP proxy cuts, tears, refuses, holds back, delays, throttles, or stays half open."""
     with stage.loaded():
-        stage.play([_troubled(stage, name) for name in stage.system.names])
+        stage.play([troubled(stage, name, stage.times(_TROUBLES)) for name in stage.system.names])
 
 
 def drop(stage: Stage) -> None:
@@ -34,10 +34,11 @@ def trouble(chance: Chance) -> Trouble:
     return Trouble(how, for_s, amount)
 
 
-def _troubled(stage: Stage, name: str) -> Act:
-    chance = stage.chance.fork(f"network {name}")
+def troubled(stage: Stage, name: str, times: int) -> Act:
+    """So many troubles of a node's network after each other."""
+    chance = stage.chance.fork(f"network {name} {len(stage.story)}")
     proxy = stage.system.proxies[name]
-    for _ in range(stage.times(_TROUBLES)):
+    for _ in range(times):
         yield chance.between(0.2, 2.0)
         chosen = trouble(chance)
         stage.did(f"{name} {chosen.how} {chosen.amount} for {chosen.for_s:.2f} s", chosen.how)

@@ -58,6 +58,7 @@ class Theatre:
             stage = Stage(
                 self._system(kind), chance, f"{kind.name}-{seed}-{self._made}", self.for_s
             )
+            stage.k = seed
             kind.play(stage)
         except NotRun as missing:
             return self._round(kind, seed, began, stage, "not run", str(missing))

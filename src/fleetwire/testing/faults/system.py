@@ -40,6 +40,7 @@ class System:
         self.faults: Counter[str] = Counter()
         self.ended: list[str] = []
         self.shims_killed: set[str] = set()
+        self.left = 0
         self._capacity = capacity
         self._logs_read: dict[Path, int] = {}
         self._exits = contextlib.ExitStack()
@@ -90,6 +91,13 @@ class System:
         self._notice("server", self.server)
         self.server.kill()
         self.faults["server"] += 1
+
+    def stop_server(self) -> None:
+        """Ask the server to leave, and wait until it has."""
+        code = self.server.stop()
+        if code:
+            self.ended.append(f"the server left with code {code}")
+        self.left = self.server.pid
 
     def kill_agent(self, name: str) -> None:
         """kill -9 of an agent, if it lives."""
@@ -158,7 +166,7 @@ class System:
 
     def _notice(self, name: str, daemon: Daemon) -> None:
         code = daemon.process.poll()
-        if code is not None and code != -signal.SIGKILL:
+        if code is not None and code != -signal.SIGKILL and daemon.pid != self.left:
             self.ended.append(f"{name} ended by itself, with code {code}")
 
     # ------------------------------------------------------------------------------- evidence

@@ -62,8 +62,6 @@ def command(connection: Connection, sql: bytes) -> bytes:
     """Run transaction commands in one round trip; return the last command's tag."""
     result = connection.pgconn.exec_(sql)
     if result.status != pq.ExecStatus.COMMAND_OK:
-        if connection.pgconn.status != pq.ConnStatus.OK:  # libpq's own error has no SQLSTATE
-            raise psycopg.OperationalError(result.error_message.decode("utf-8", "replace"))
         raise errors.error_from_result(result, encoding="utf-8")
     return result.command_status or b""
 
@@ -91,6 +89,7 @@ def is_lost(connection: Connection, error: BaseException) -> bool:
         connection.closed
         or connection.pgconn.status != pq.ConnStatus.OK
         or isinstance(error, _LOST)
+        or _is_of_libpq(error)
     )
 
 
@@ -107,9 +106,22 @@ def diagnose(error: BaseException) -> FleetwireError | None:
             f"({type(error).__name__}); nothing was stored.",
             hint="Try again.",
         )
-    if isinstance(error, (psycopg.OperationalError, *_LOST)):
+    if isinstance(error, (psycopg.OperationalError, *_LOST)) or _is_of_libpq(error):
         return _unavailable(error)
     return None
+
+
+def _is_of_libpq(error: BaseException) -> bool:
+    """Tell whether it is libpq's own error: the database's have an SQLSTATE.
+
+    libpq says so of a connection that broke, and may still call it OK: a server that crashes sends
+    a notice before it closes, and the notice is read after the write has failed.
+    """
+    return (
+        isinstance(error, psycopg.Error)
+        and type(error) in {psycopg.DatabaseError, psycopg.OperationalError}
+        and not error.sqlstate
+    )
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:

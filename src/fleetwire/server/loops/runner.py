@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from fleetwire.core.errors import FleetwireError
 from fleetwire.server.nudges.base import Listener, Nudges
 from fleetwire.server.store.engine import DatabaseFailed
 
@@ -100,7 +101,11 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - a loop outlives its rounds; it is logged
             status.failures += 1
             status.last_error = str(error) or type(error).__name__
-            _log.error("loop round failed", loop=loop.name, exc_info=error)
+            if isinstance(error, FleetwireError):
+                # It says itself what happened and what to do, each second while it lasts.
+                _log.warning("loop round failed", loop=loop.name, error=str(error))
+            else:
+                _log.error("loop round failed", loop=loop.name, exc_info=error)
             return PAUSE_S
         finally:
             status.rounds += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from fleetwire.testing.faults import (
     crash_points,
@@ -12,6 +12,7 @@ from fleetwire.testing.faults import (
     kills,
     namespace,
     network,
+    postgres,
     restoring,
     small_disks,
     soak,
@@ -37,7 +38,7 @@ class Kind(NamedTuple):
     `setting` names the system it wants, which `system` makes; `shared`: the system may stay up for
     the next round. `needs` raises NotRun where something is missing. `enumerated`: its seeds
     are k = 1, 2, ... until a round passes that was not touched. `alone`: only by
-    name. `apart`: within network namespaces of its own.
+    name. `apart`: within network namespaces of its own. `database`: which one it is about.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind(NamedTuple):
     enumerated: bool = False
     alone: bool = False
     apart: bool = False
+    database: Literal["any", "sqlite", "postgres"] = "any"
 
     @property
     def says(self) -> str:
@@ -64,9 +66,20 @@ def _small(folder: Path, database: str | None) -> System:
     return SmallDisks(folder, nodes=2, database=database)
 
 
-def _crash(what: str, play: Callable[[Stage], None]) -> Kind:
-    name = f"crash-points-{what}"
-    return Kind(name, play, "single", _single, needs=tracing.check, enumerated=True)
+def _crash(
+    what: str,
+    play: Callable[[Stage], None],
+    database: Literal["any", "sqlite", "postgres"] = "any",
+) -> Kind:
+    return Kind(
+        f"crash-points-{what}",
+        play,
+        "single",
+        _single,
+        needs=tracing.check,
+        enumerated=True,
+        database=database,
+    )
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -84,13 +97,14 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("disk-node-full", disks.node_full, "small", _small, needs=small_disks.check),
         Kind("disk-server-errors", disks.server_errors, needs=tracing.check),
         Kind("disk-node-errors", disks.node_errors, needs=tracing.check),
-        Kind("restored", restoring.restored, shared=False),
+        Kind("restored", restoring.restored, shared=False, database="sqlite"),
         Kind("spool", spools.spool),
+        Kind("postgres-backend-kill", postgres.backend_kill, database="postgres"),
         Kind("soak", soak.soak, alone=True),
-        _crash("record", crash_points.record),
-        _crash("logs", crash_points.logs),
+        _crash("record", crash_points.record, "sqlite"),
+        _crash("logs", crash_points.logs, "sqlite"),
         _crash("answers", crash_points.answers),
-        _crash("queries", crash_points.queries),
+        _crash("queries", crash_points.queries, "postgres"),
         _crash("agent", crash_points.agent),
         _crash("shim", crash_points.shim),
         _crash("spawner", crash_points.spawner),

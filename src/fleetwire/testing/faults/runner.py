@@ -7,6 +7,7 @@ system's folder (logs, books, spools, database) is kept, and the next round gets
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Final
 
 from fleetwire.testing import results
 from fleetwire.testing.faults import kinds, namespace, summary
+from fleetwire.testing.faults.postgres import Cluster
 from fleetwire.testing.faults.rounds import Round, Verdict
 from fleetwire.testing.faults.stage import NotRun, Stage
 from fleetwire.testing.faults.system import System
@@ -30,7 +32,8 @@ _EXAMPLES: Final = """examples:
   ./dev faults --only server-kill --rounds 100 --append kills.jsonl
   ./dev faults --only server-kill --rounds 100 --append kills.jsonl --resume
   ./dev faults --only all-kill --seed 4711          one round again, with its story
-  ./dev faults --only crash-points-server           every k, until a run passes untouched
+  ./dev faults --only crash-points-record           every k, until a run passes untouched
+  ./dev faults --only crash-points-queries --database postgres
   ./dev faults --only soak --for 1h --append soak.jsonl
   ./dev faults --summary kills.jsonl soak.jsonl     what the files say, as Markdown
 """
@@ -40,8 +43,9 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 class Theatre:
     """Where rounds are played: a system of each sort that is up, made when it is needed first."""
 
-    def __init__(self, root: Path, database: str | None, for_s: float) -> None:
-        self.database = database
+    def __init__(self, root: Path, cluster: Cluster | None, for_s: float) -> None:
+        self.database = "postgres" if cluster else "sqlite"
+        self._cluster = cluster
         self.for_s = for_s
         self._root = root
         self._up: tuple[str, System] | None = None
@@ -55,6 +59,8 @@ class Theatre:
         stage = None
         try:
             kind.needs()
+            if kind.database not in {"any", self.database}:
+                raise NotRun(f"it is about {kind.database}, see --database")
             stage = Stage(
                 self._system(kind), chance, f"{kind.name}-{seed}-{self._made}", self.for_s
             )
@@ -96,7 +102,8 @@ class Theatre:
             self.leave()
             self._made += 1
             folder = self._root / f"{kind.setting}-{self._made}"
-            self._up = (kind.setting, kind.system(folder, self.database).__enter__())
+            database = self._cluster.database() if self._cluster else None
+            self._up = (kind.setting, kind.system(folder, database).__enter__())
         return self._up[1]
 
     def _round(
@@ -112,7 +119,7 @@ class Theatre:
             kind=kind.name,
             seed=seed,
             commit=commit(),
-            database="postgresql" if self.database else "sqlite",
+            database=self.database,
             seconds=round(time.monotonic() - began, 2),
             verdict=verdict,
             faults=dict(sorted(stage.faults.items())) if stage else {},
@@ -136,11 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace.set_up()
     done = _done(options.append) if options.resume and options.append else []
     root = Path(tempfile.mkdtemp(prefix="fleetwire-faults-", dir=options.folder))
-    theatre = Theatre(root, options.database, options.for_s)
-    try:
+    with contextlib.ExitStack() as exits:
+        postgres = options.database == "postgres"
+        cluster = exits.enter_context(Cluster()) if postgres else None
+        theatre = Theatre(root, cluster, options.for_s)
+        exits.callback(theatre.close)
         return _play_all(theatre, chosen, options, done)
-    finally:
-        theatre.close()
 
 
 def _play_all(
@@ -247,7 +255,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--for", dest="for_s", type=_seconds, default=60.0, metavar="TIME",
         help="how long a soak lasts: 90s, 10m, 1h (60s)",
     )  # fmt: skip
-    parser.add_argument("--database", metavar="URL", help="postgresql://... instead of SQLite")
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgres"), default="sqlite", help="(sqlite)"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where systems are put (/tmp)")
     parser.add_argument(
         "--summary", nargs="+", type=Path, metavar="FILE",

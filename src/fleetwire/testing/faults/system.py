@@ -33,6 +33,7 @@ class System:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.lab = Lab(folder, database=database)
+        self.database = database
         self.names = [f"node-{n}" for n in range(1, nodes + 1)]
         self.books = folder / "books"
         self.books.mkdir()

@@ -204,6 +204,16 @@ def state(page: Page) -> Locator:
     return page.get_by_role("heading", level=1).locator("xpath=..")
 
 
+def assert_timeline_of_the_stop(page: Page) -> None:
+    page.get_by_role("button", name="Why?").click()
+    page.get_by_role("tab", name="Timeline").click()
+    timeline = page.get_by_role("list", name="Timeline")
+    expect(timeline.get_by_text("submitted by admin")).to_be_visible()
+    expect(timeline.get_by_text("stop asked: stopped by admin")).to_have_count(3)
+    expect(timeline.get_by_text(re.compile("^TERM sent"))).to_have_count(3)
+    page.keyboard.press("Escape")
+
+
 def test_a_walk_through_the_console(page: Page, system: System, tmp_path: Path) -> None:
     page.goto("/nodes")
     expect(page).to_have_url(re.compile(r"/sign-in\?to="))
@@ -257,14 +267,7 @@ def test_a_walk_through_the_console(page: Page, system: System, tmp_path: Path) 
     expect(stop).to_have_attribute("aria-disabled", "true")
     assert system.cli("runs", "show", run)["outcome"] == "canceled"
 
-    page.get_by_role("button", name="Why?").click()
-    page.get_by_role("tab", name="Timeline").click()
-    timeline = page.get_by_role("list", name="Timeline")
-    expect(timeline.get_by_text("submitted by admin")).to_be_visible()
-    expect(timeline.get_by_text("stop asked: stopped by admin")).to_have_count(3)
-    expect(timeline.get_by_text(re.compile("^TERM sent"))).to_have_count(3)
-    page.keyboard.press("Escape")
-
+    assert_timeline_of_the_stop(page)
     page.get_by_role("button", name="admin").click()
     page.get_by_role("menuitem", name="Sign out").click()
     expect(page).to_have_url(re.compile(r"/sign-in"))

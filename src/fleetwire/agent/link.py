@@ -306,11 +306,11 @@ class _OpenLink:
         await self._opened.wait()
         roster = self._parts.roster
         while True:
-            roster.look_at_disk()
-            roster.disk_changed.clear()
+            roster.disk.look(roster.busy)
+            roster.disk.changed.clear()
             facts: dict[str, Any] = await asyncio.to_thread(inventory.collect)
             facts["max_concurrent"] = self._parts.config.max_concurrent
-            facts["starts"] = "refused: " + roster.disk_full if roster.disk_full else "taken"
+            facts["starts"] = "refused: " + roster.disk.full if roster.disk.full else "taken"
             self._conversation.send_inventory(facts)
             self.channel.send(self._conversation.data_to_send())
             await self._until_news()
@@ -322,8 +322,8 @@ class _OpenLink:
         while self._parts.clock() - told < _INVENTORY_S:
             try:
                 # An idle agent does not look at its disk, but for this.
-                async with asyncio.timeout(_FULL_S if roster.disk_full else _INVENTORY_S):
-                    await roster.disk_changed.wait()
+                async with asyncio.timeout(_FULL_S if roster.disk.full else _INVENTORY_S):
+                    await roster.disk.changed.wait()
                 return
             except TimeoutError:
-                roster.look_at_disk()
+                roster.disk.look(roster.busy)

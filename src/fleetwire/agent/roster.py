@@ -8,11 +8,10 @@ and sealed attempts leave the roster for the cleaner.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from typing import Final
 
 from fleetwire.agent import folders
 from fleetwire.agent import level as levels
@@ -31,6 +30,7 @@ from fleetwire.agent.attempts import (
     reconcile,
 )
 from fleetwire.agent.cleaner import Cleaner
+from fleetwire.agent.disk import Disk
 from fleetwire.agent.entry import Entry
 from fleetwire.agent.folders import Places
 from fleetwire.agent.lease import Lease
@@ -38,7 +38,8 @@ from fleetwire.agent.level import Level, takes_starts
 from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.shims import Shims
 from fleetwire.agent.spawner import SpawnerLine
-from fleetwire.agent.starter import NoRoom, Starter
+from fleetwire.agent.starter import Starter
+from fleetwire.agent.starts import Starts
 from fleetwire.agent.status import Status
 from fleetwire.core import limits
 from fleetwire.core.desired import Desired, Observation, Wanted
@@ -49,7 +50,6 @@ _LAST: Final = frozenset({"exit", "lost", "canceled"})
 _RECORDS: Final = _LAST | {"started"}
 # The first bytes after a silence leave at once; what follows soon after gathers so long.
 _COALESCE_S: Final = 0.005
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SWEEP_S: Final = 1.0
 # A spawner buries its own shims at once; only when it is dead as well the agent does it.
 _PATIENCE: Final = 2
@@ -78,27 +78,19 @@ class Roster:
         self._places = places
         self._capacity = capacity
         self._starter = starter
-        self._spawner = spawner
         self._cleaner = cleaner
         self._lease = lease
         self._status = status
         self._wall = wall
-        self._reserve = reserve
-        # Why the disk takes no start, as of the last look; an event for who tells it on.
-        self.disk_full: str | None = None
-        self.disk_changed = asyncio.Event()
         self._entries: dict[str, Entry] = {}
         self._busy: set[str] = set()
         self._written: dict[str, bool] = {}
         # What could not be written, for want of disk: each sweep decides anew.
         self._put_off: set[str] = set()
         self._settled_at = 0.0
-        self._unprepared: list[Entry] = []
-        self._preparing = False
         self._settling: asyncio.Handle | None = None
         self._swept: asyncio.TimerHandle | None = None
-        self._group: asyncio.TaskGroup | None = None
-        self._shims = Shims(starter.quota, self._look)
+        self._shims = Shims(starter.quota, self.look)
         self.level = levels.load(places.state)
         self._applied = 0
         self.wake: Callable[[], None] = _nothing
@@ -107,7 +99,8 @@ class Roster:
         # For the uploader: attempts whose log may have more, in turn; attempts to report.
         self.readable: dict[str, None] = {}
         self.unreported: dict[str, None] = {}
-        spawner.answered = self._answered
+        self.disk = Disk(reserve, starter.quota)
+        self._starts = Starts(self, starter, spawner, self.disk)
 
     # The start.
 
@@ -125,8 +118,8 @@ class Roster:
 
     def begin(self, group: asyncio.TaskGroup) -> None:
         """Watch and sweep from now on; `group` holds what takes time."""
-        self._group = group
         self._shims.begin(group)
+        self._starts.begin(group)
         for attempt in self._busy:
             self.watch_add(attempt, self._places.spool(attempt))
         if self._entries:
@@ -163,16 +156,6 @@ class Roster:
             entry.reported = observations(entry.folder)
             found += entry.reported
         return tuple(found)
-
-    def look_at_disk(self) -> None:
-        """See whether the disk takes starts."""
-        self._reserve.take()
-        try:
-            self._starter.quota(len(self._busy))
-        except NoRoom as error:
-            self._note_disk(error.detail)
-        else:
-            self._note_disk(None)
 
     def disconnected(self) -> None:
         """The link is gone: nothing counts as said, and nobody says where to send from."""
@@ -264,7 +247,7 @@ class Roster:
             if entry is None:
                 self.readable.pop(attempt, None)
             elif record:
-                self._look(entry)
+                self.look(entry)
         self.wake()
 
     # Deciding and doing.
@@ -304,14 +287,14 @@ class Roster:
     def _do(self, entry: Entry, wanted: Wanted, action: Action) -> None:
         match action:
             case Decline(reason=reason, final=final):
-                self._decline(entry, wanted.epoch, reason, final=final)
+                self.decline(entry, wanted.epoch, reason, final=final)
             case Bar():
                 try:
-                    self._write(lambda: folders.bar(entry.path, wanted.epoch, self._wall()))
+                    self.disk.write(lambda: folders.bar(entry.path, wanted.epoch, self._wall()))
                 except OSError as error:
                     self._put_it_off(entry, f"the stop of {entry.attempt}", error)
                     return
-                self._look(entry)
+                self.look(entry)
                 if entry.folder.busy:  # a shim was faster: it has begun, or will find `stop`
                     entry.wanted = wanted
                     self._shims.stop(entry)
@@ -344,95 +327,14 @@ class Roster:
             self._save(Level(self.level.revision, self.level.admin, generation))
         entry.wanted = wanted
         entry.asked = True
-        self._put(entry, Folder(attempt=entry.attempt, live=True, ordered=wanted.epoch))
+        self.put(entry, Folder(attempt=entry.attempt, live=True, ordered=wanted.epoch))
 
     def _launch(self, starts: list[Entry]) -> None:
-        if not starts or self._group is None:
-            return
-        self._unprepared += starts
-        self._sweep_later()
-        if not self._preparing:
-            self._preparing = True
-            self._group.create_task(self._prepare())
+        if starts:
+            self._starts.launch(starts)
+            self._sweep_later()
 
-    async def _prepare(self) -> None:
-        """Prepare what is to start, all that has come at a time: what comes meanwhile goes
-        together, in one hop to a thread and one write to the spawner.
-        """
-        try:
-            while self._unprepared:
-                starts, self._unprepared = self._unprepared, []
-                await self._prepare_and_ask(starts)
-        finally:
-            self._preparing = False
-
-    async def _prepare_and_ask(self, starts: list[Entry]) -> None:
-        """Write the folders in a thread: creating files waits for the disk's journal, which the
-        fsyncs of every shim keep busy, and neither links nor other attempts shall wait with it.
-        """
-        try:
-            quota = self._starter.quota(len(self._busy))
-        except (NoRoom, OSError) as error:
-            if isinstance(error, NoRoom):
-                self._note_disk(error.detail)
-            for entry in starts:
-                self._not_prepared(entry, Decline(str(error), final=False))
-            return
-        self._note_disk(None)
-        starts = [entry for entry in starts if self._still_starts(entry)]
-        for entry in starts:
-            entry.quota = quota
-        orders = [entry.wanted for entry in starts if entry.wanted is not None]
-        prepared = await asyncio.to_thread(self._starter.prepare_all, orders, quota=quota)
-        ready: list[str] = []
-        for entry, outcome in zip(starts, prepared, strict=True):
-            if outcome == "ready":
-                ready.append(entry.attempt)
-                self.watch_add(entry.attempt, entry.path)
-            else:
-                self._not_prepared(entry, outcome)
-        self._spawner.start(ready)
-
-    def _still_starts(self, entry: Entry) -> bool:
-        """Whether a start is still wanted when its turn has come: a stop may have come first, or a
-        drain.
-        """
-        wanted = entry.wanted
-        if wanted is not None and wanted.wish == "run" and wanted.order is not None:
-            if takes_starts(self.level.admin):
-                return True
-            why = Decline(f"the node is {self.level.admin}", final=False)
-            self._not_prepared(entry, why)
-            return False
-        entry.asked = False
-        self._put(entry, Folder(attempt=entry.attempt, ordered=entry.folder.ordered))
-        self._again(entry)
-        return False
-
-    def _not_prepared(self, entry: Entry, why: Literal["begun"] | Decline) -> None:
-        entry.asked = False
-        if isinstance(why, Decline):
-            self._decline(entry, entry.folder.ordered or 0, why.reason, final=why.final)
-        else:
-            self._look(entry)
-
-    def _answered(self, attempt: str, error: str | None) -> None:
-        entry = self._entries.get(attempt)
-        if entry is None:
-            return
-        entry.asked = False
-        if error is None:
-            return
-        # It may have been forked all the same: the folder knows.
-        self._look(entry)
-        if entry.folder.busy or entry.folder.ended:
-            return
-        if error and entry.wanted is not None:
-            self._decline(entry, entry.wanted.epoch, error, final=False)
-        else:
-            self._again(entry)
-
-    def _again(self, entry: Entry) -> None:
+    def again(self, entry: Entry) -> None:
         """Nothing of it has begun and no shim is there: decide anew."""
         if entry.wanted is None:
             return
@@ -440,36 +342,21 @@ class Roster:
         self._act(entry, entry.wanted, starts)
         self._launch(starts)
 
-    def _decline(self, entry: Entry, epoch: int, reason: str, *, final: bool) -> None:
+    def decline(self, entry: Entry, epoch: int, reason: str, *, final: bool) -> None:
+        """Refuse a start durably; tried again by each sweep where that cannot be written."""
         reason = reason[: limits.REASON_CHARS]
         try:
-            self._write(
+            self.disk.write(
                 lambda: folders.decline(entry.path, epoch, reason, final=final, at=self._wall())
             )
         except OSError as error:
             # Not durable, so not reported; and no shim was asked for, so it takes no place.
             off = entry.attempt in self._put_off
-            self._put(entry, Folder(attempt=entry.attempt, ordered=epoch))
+            self.put(entry, Folder(attempt=entry.attempt, ordered=epoch))
             self._put_it_off(entry, f"the refusal of {entry.attempt} ({reason})", error, again=off)
             return
         _log.info("declined %s: %s", entry.attempt, reason)
-        self._look(entry)
-
-    def _write(self, record: Callable[[], object]) -> None:
-        """Make a small record durable; where the disk is full, with the room held back for it."""
-        try:
-            record()
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            with self._reserve.given():
-                record()
-
-    def _note_disk(self, full: str | None) -> None:
-        if (full is None) != (self.disk_full is None):
-            _log.log(logging.INFO if full is None else logging.ERROR, full or "the disk has room")
-            self.disk_changed.set()
-        self.disk_full = full
+        self.look(entry)
 
     def _put_it_off(self, entry: Entry, what: str, error: OSError, *, again: bool = False) -> None:
         """The disk is full, most likely: said once, tried again by each sweep (P16)."""
@@ -491,7 +378,7 @@ class Roster:
 
     # Looking.
 
-    def _look(self, entry: Entry) -> None:
+    def look(self, entry: Entry) -> None:
         """Read the folder again, and note what has changed."""
         try:
             folder = folders.load(entry.path, reader=entry.reader)
@@ -504,9 +391,10 @@ class Roster:
             folder = Folder(
                 attempt=entry.attempt, live=True, ordered=folder.ordered, begun=folder.begun
             )
-        self._put(entry, folder)
+        self.put(entry, folder)
 
-    def _put(self, entry: Entry, folder: Folder) -> None:
+    def put(self, entry: Entry, folder: Folder) -> None:
+        """Take what the folder says now, with all that follows from it."""
         before, entry.folder = entry.folder, folder
         attempt = entry.attempt
         self._put_off.discard(attempt)
@@ -554,25 +442,25 @@ class Roster:
             if entry.asked:
                 continue
             if not os.path.isdir(entry.path):
-                self._look(entry)
+                self.look(entry)
                 continue
             if is_locked(entry.path):
                 entry.unlocked = 0
                 self._shims.stop(entry)
                 self.readable[attempt] = None  # in case an event was lost
                 continue
-            self._look(entry)
+            self.look(entry)
             if entry.folder.ended or entry.folder.barred >= 0:
                 continue
             entry.unlocked += 1
             if entry.folder.begun is None:
-                self._put(entry, Folder(attempt=attempt, ordered=entry.folder.ordered))
-                self._again(entry)
+                self.put(entry, Folder(attempt=attempt, ordered=entry.folder.ordered))
+                self.again(entry)
             elif entry.unlocked >= _PATIENCE:
                 self._shims.bury(entry)
         for attempt in sorted(self._put_off):
-            self._again(self._entries[attempt])
-        self.look_at_disk()
+            self.again(self._entries[attempt])
+        self.disk.look(len(self._busy))
         self._shims.share_quota([self._entries[attempt] for attempt in self._busy])
         self._clean_tombstones()
         self._say()
@@ -610,7 +498,7 @@ class Roster:
         self.wake()
 
     def _save(self, new: Level) -> None:
-        self._write(lambda: levels.save(self._places.state, new))
+        self.disk.write(lambda: levels.save(self._places.state, new))
         self.level = new
 
     def _say(self) -> None:
@@ -621,7 +509,7 @@ class Roster:
             f"{len(self._busy)} of {self._capacity} places taken, "
             f"{kept} ended and not sealed{admin}",
         )
-        self._status.say("disk", self.disk_full or "has room for starts")
+        self._status.say("disk", self.disk.full or "has room for starts")
 
 
 def _nothing() -> None:

@@ -160,6 +160,15 @@ def test_nothing_is_placed_anew_while_it_is_held() -> None:
     assert plan([again], nodes, 0) == [Assign("1", "a")]
 
 
+def test_no_other_try_of_a_task_is_placed_while_it_is_held() -> None:
+    nodes = view(node("a"), node("b"))
+    bound = msgspec.structs.replace(each("1", "a"), number=2)
+    free = msgspec.structs.replace(anywhere("2", "a", "b"), number=3)
+    held = plan([bound, free], nodes, 0, hold="the breaker is open")
+    assert held == [Wait("1", "the breaker is open"), Wait("2", "the breaker is open")]
+    assert plan([bound, free], nodes, 0) == [Assign("1", "a"), Assign("2", "b")]
+
+
 def test_any_takes_a_steady_node_first() -> None:
     nodes = view(node("a", link="unstable"), node("b", busy=1))
     assert plan([anywhere("1", "a", "b")], nodes, 0) == [Assign("1", "b")]

@@ -32,7 +32,8 @@ class NodeView(msgspec.Struct, frozen=True):
 class Waiting(msgspec.Struct, frozen=True):
     """A pending attempt, oldest first in a view. `node`: the one it is bound to, or None with
     `candidates` and `taken` (nodes that other tasks of the same run already use) and `tried`
-    (nodes that earlier attempts of this task were on: used again only where no other is free).
+    (nodes that earlier attempts of this task were on: used again only where no other is free). `number`
+    counts the attempts of its task.
     """
 
     attempt: str
@@ -44,6 +45,7 @@ class Waiting(msgspec.Struct, frozen=True):
     taken: frozenset[str] = frozenset()
     tried: frozenset[str] = frozenset()
     reason: str | None = None
+    number: int = 1
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -70,11 +72,11 @@ class Expire(msgspec.Struct, frozen=True):
 Decision: TypeAlias = Assign | Wait | Expire
 
 
-def is_replacement(one: Waiting) -> bool:
-    """Say whether placing it would be the system's own idea: it was given to a node before, that
-    did not start it, and now any other would do.
+def is_own_idea(one: Waiting) -> bool:
+    """Say whether placing it now would be the system's own idea: another try of its task, or it
+    was given to a node that did not start it and any other would do.
     """
-    return one.node is None and one.epoch > 0
+    return one.number > 1 or (one.node is None and one.epoch > 0)
 
 
 def plan(
@@ -86,8 +88,8 @@ def plan(
 ) -> list[Decision]:
     """Decide for every waiting attempt, in order; `now` is microseconds since 1970.
 
-    With `hold` nothing is placed anew, for that reason (P11); first placements are what people
-    asked for, and go on.
+    With `hold` nothing is retried or placed anew, for that reason (P11); first placements are
+    what people asked for, and go on.
     """
     busy = {node.id: node.busy for node in nodes.values()}
     taken: dict[str, set[str]] = {}
@@ -98,7 +100,7 @@ def plan(
             decisions.append(Expire(one.attempt, why))
             continue
         used = taken.setdefault(one.run, set(one.taken)) if one.node is None else set()
-        if hold is not None and is_replacement(one):
+        if hold is not None and is_own_idea(one):
             chosen, reason = None, hold
         else:
             chosen, reason = _place(one, nodes, busy, used)

@@ -26,7 +26,7 @@ from fleetwire.core.dispatch import (
     Wait,
     Waiting,
     because,
-    is_replacement,
+    is_own_idea,
     obstacle,
     plan,
 )
@@ -153,7 +153,7 @@ def view(
 
 def _hold(connection: Connection, waiting_: list[Waiting]) -> str | None:
     """Say why nothing may be placed anew now, or None (P11)."""
-    if not any(is_replacement(one) for one in waiting_):
+    if not any(is_own_idea(one) for one in waiting_):
         return None
     standing = breaker.standing(connection)
     return None if standing is None else breaker.explain(standing)

@@ -21,6 +21,7 @@ from fleetwire.core import limits
 from fleetwire.core.absences import Ending
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
+from fleetwire.protocol import messages
 from fleetwire.testing.fake_server import FakeAttempt, new_id
 from fleetwire.testing.real_agent import RealAgent as Lab
 
@@ -440,6 +441,73 @@ def test_an_agent_that_can_write_nothing_lives_and_goes_on_when_it_can(play: Pla
             lambda: refused.happened(NeverStarted) and barred.happened(NeverStarted)
         )
         assert starts(lab) == []
+
+    play(scenario)
+
+
+IN_PARTS = """
+import os, sys, time
+for n in range(640): os.write(1, b"%07d\\n" % n * 128)
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+os.write(1, b"the end\\n")
+"""
+PARTS = b"".join(b"%07d\n" % n * 128 for n in range(640)) + b"the end\n"
+
+
+def small_pieces(quota: int) -> dict[str, str]:
+    """A piece of the spool is a quarter of so small a quota."""
+    return {"FLEETWIRE_AGENT_SPOOL_QUOTA_BYTES": str(quota)}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_server_that_lost_what_was_trimmed_is_told_where_the_spool_begins(
+    play: Play, ended: bool
+) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.seal = False
+        await lab.up(env=small_pieces(limits.MIB))
+        go = lab.root / "go"
+        attempt = lab.server.want(lab.node, Script(IN_PARTS, "python", (str(go),)))
+        await lab.server.wait(lambda: attempt.length == len(PARTS) - len(b"the end\n"))
+        first = lab.spool(attempt.id) / "output.00000000000000000000"
+        await lab.eventually(lambda: not first.exists())
+        if ended:
+            go.touch()
+            await lab.server.wait(lambda: attempt.exit and attempt.length == len(PARTS))
+            assert attempt.node_begins > 0  # said with the end
+        else:
+            assert attempt.node_begins == 0  # nobody needs to know
+        lab.server.reset_log(attempt)
+        await lab.server.wait(lambda: attempt.streams.get(0) == attempt.node_begins > 0)
+        go.touch()
+        await lab.server.wait(lambda: attempt.exit and attempt.length == len(PARTS))
+        assert attempt.log == PARTS[attempt.node_begins :]
+        # A link later it is said at once, and no second gap is made of it.
+        await lab.server.drop(lab.node)
+        await lab.connected(links=2)
+        begins = {one.begins for one in lab.node.complete[-1].attempts}
+        assert begins == {attempt.node_begins}
+        assert attempt.log == PARTS[attempt.node_begins :]
+
+    play(scenario)
+
+
+def test_once_it_has_ended_nothing_is_trimmed_before_the_seal(play: Play) -> None:
+    """So a log whose hash does not fit can be fetched again (5.7)."""
+
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.seal = lab.server.manners.acknowledge = False
+        await lab.up(env=small_pieces(limits.MIB))
+        go = lab.root / "go"
+        go.touch()
+        attempt = lab.server.want(lab.node, Script(IN_PARTS, "python", (str(go),)))
+        await lab.server.wait(lambda: attempt.exit and attempt.length == len(PARTS))
+        lab.server.send(lab.node, messages.Durable(attempt.id, attempt.length))
+        lab.server.manners.seal = lab.server.manners.acknowledge = True
+        lab.server.reset_log(attempt)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert attempt.log == PARTS
+        assert attempt.node_begins == 0
 
     play(scenario)
 

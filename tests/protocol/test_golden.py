@@ -60,6 +60,7 @@ FROM_AGENT: dict[str, messages.FromAgent] = {
         1, A, "i1", "b1", "0.1.0", "n" * 32, "localhost:8080", 1, 9, b"\2" * 64, ("zstd",)
     ),
     "observed": messages.ObservedFrame(2, (Observation(A, 1, HAPPENINGS, 3),), complete=True),
+    "observed-begins": messages.ObservedFrame(2, (Observation(A, 1, (), 3, begins=2),)),
     "heartbeat": messages.Heartbeat(1, 9, 2, 0.25),
     "inventory": messages.Inventory({"hostname": "web-1", "disks": [{"mount": "/"}]}),
 }

@@ -33,7 +33,7 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
 
     `live`: a shim holds the lock, or the spawner has just been asked for one.
     `begun`: the epoch in `epoch`, None while there is none. `ordered`: the epoch in `order`.
-    `length`: how much of the log can be read.
+    `length`: how much of the log can be read; `begins`: from where on, once it has ended.
     """
 
     attempt: str
@@ -50,6 +50,7 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
     stop: int = -1
     sealed: bool = False
     length: int = 0
+    begins: int = 0
 
     @property
     def ended(self) -> bool:
@@ -168,9 +169,11 @@ def _start(wanted: Wanted, terms: Terms) -> Action:
     return Start()
 
 
-def observations(folder: Folder) -> tuple[Observation, ...]:
+def observations(folder: Folder, *, asked_below: int = 0) -> tuple[Observation, ...]:
     """Return all that the folder can say: usually one observation, a second one where another
     epoch than the one that began was declined or canceled, none while nothing has happened.
+
+    `asked_below`: the server has asked for log bytes below this, where the spool begins.
     """
     found: list[Observation] = []
     epoch = folder.begun if folder.begun is not None else folder.ordered
@@ -183,7 +186,8 @@ def observations(folder: Folder) -> tuple[Observation, ...]:
         elif folder.lost is not None:
             happenings.append(folder.lost)
         length = folder.length if folder.ended else 0
-        found.append(Observation(folder.attempt, epoch, tuple(happenings), length))
+        begins = max(folder.begins, asked_below)
+        found.append(Observation(folder.attempt, epoch, tuple(happenings), length, begins))
     if folder.declined is not None and folder.declined_epoch > folder.canceled_epoch:
         found.append(Observation(folder.attempt, folder.declined_epoch, (folder.declined,)))
     elif folder.canceled is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleetwire.agent.attempts import Folder
+from fleetwire.agent.attempts import Folder, observations
 from fleetwire.core.desired import Observation, Wanted
 from fleetwire.shim.spool import SpoolReader
 
@@ -15,10 +15,12 @@ class Entry:
     quota that its shim was told, in bytes. `ended_at`: when its end was seen, seconds of the
     loop's clock. `unlocked`: sweeps in a row that found its lock free. `told_grace`: the grace its
     shim has confirmed with a stop, None for no stop. `telling`: its shim is being told.
+    `asked_below`: the server has asked for log bytes below this, where the spool begins.
     """
 
     __slots__ = (
         "asked",
+        "asked_below",
         "attempt",
         "ended_at",
         "folder",
@@ -45,3 +47,12 @@ class Entry:
         self.unlocked = 0
         self.ended_at = 0.0
         self.quota = 0
+        self.asked_below = 0
+
+    def observations(self) -> tuple[Observation, ...]:
+        """Return all that can be said of it now."""
+        return observations(self.folder, asked_below=self.asked_below)
+
+    def has_told_beginning(self, begins: int) -> bool:
+        """Say whether this link was told that the spool begins there."""
+        return any(told.begins >= begins for told in self.reported or ())

@@ -105,6 +105,7 @@ def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
         stop=_epoch(stop, -1),
         sealed="sealed" in present,
         length=_length(path, reader) if ended and _has_log(present) else 0,
+        begins=_begins(present) if ended else 0,
     )
 
 
@@ -204,6 +205,11 @@ def _remove(path: str) -> None:
 
 def _has_log(present: frozenset[str]) -> bool:
     return any(name.startswith(LOG_PREFIX) for name in present)
+
+
+def _begins(present: frozenset[str]) -> int:
+    pieces = (name.removeprefix(LOG_PREFIX) for name in present if name.startswith(LOG_PREFIX))
+    return min((int(piece) for piece in pieces if piece.isdecimal()), default=0)
 
 
 def _length(path: str, reader: SpoolReader | None) -> int:

@@ -26,7 +26,6 @@ from fleetwire.agent.attempts import (
     Start,
     Stop,
     Terms,
-    observations,
     reconcile,
 )
 from fleetwire.agent.cleaner import Cleaner
@@ -153,7 +152,7 @@ class Roster:
         found: list[Observation] = []
         self.unreported.clear()
         for entry in self._entries.values():
-            entry.reported = observations(entry.folder)
+            entry.reported = entry.observations()
             found += entry.reported
         return tuple(found)
 
@@ -187,10 +186,22 @@ class Roster:
             if entry.folder.busy:
                 _log.error("the server calls %s sealed, but it lives: kept", attempt)
                 continue
+            if os.path.isdir(entry.path):
+                entry.reader.trim(entry.folder.length)  # one piece is left at most
             self._drop(entry)
-            # Trimmed as it was sent: one piece is left at most.
             log_bytes = min(entry.folder.length, limits.PIECE_BYTES)
             self._cleaner.seal(attempt, log_bytes=log_bytes)
+
+    def asked_below(self, entry: Entry, begins: int) -> None:
+        """The server asked for log bytes below `begins`, which were trimmed: it called them
+        durable, and was restored since. It has to know before anything else of the log comes.
+        """
+        entry.asked_below = begins
+        self.unreported[entry.attempt] = None
+
+    def wall(self) -> int:
+        """Return the node's wall time, microseconds since 1970."""
+        return self._wall()
 
     def unknown(self, attempts: Iterable[str]) -> None:
         """The server holds no such attempts of ours. That is no order to delete (law 1)."""
@@ -199,9 +210,13 @@ class Roster:
             _log.warning("the server does not know %s; its folder is kept", attempt)
 
     def durable(self, attempt: str, length: int) -> None:
-        """The server has the log up to here: what lies below may go."""
+        """The server has the log up to here: what lies below may go.
+
+        Once it has ended nothing is trimmed before the seal: should its hash not fit at the
+        server, the log can be fetched again from where the end said that it begins (5.7).
+        """
         entry = self._entries.get(attempt)
-        if entry is None or length < 1:
+        if entry is None or entry.folder.ended or length < 1:
             return
         freed = entry.reader.trim(length) if os.path.isdir(entry.path) else 0
         if freed and entry.folder.busy:
@@ -410,7 +425,7 @@ class Roster:
             entry.ended_at = asyncio.get_running_loop().time()
             if folder.length:
                 self.readable[attempt] = None
-        if observations(folder) != entry.reported:
+        if entry.observations() != entry.reported:
             self._report(entry)
 
     def _report(self, entry: Entry) -> None:

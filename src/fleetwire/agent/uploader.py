@@ -14,7 +14,6 @@ from typing import Final
 import zstandard
 
 from fleetwire.agent import chunks
-from fleetwire.agent.attempts import observations
 from fleetwire.agent.channel import Channel
 from fleetwire.agent.entry import Entry
 from fleetwire.agent.roster import Roster
@@ -22,7 +21,7 @@ from fleetwire.core.desired import Observation, Observed
 from fleetwire.core.dispatch import AdminState
 from fleetwire.protocol.conversation import AgentConversation
 from fleetwire.protocol.versions import ZSTD
-from fleetwire.shim.frames import MAX_PAYLOAD
+from fleetwire.shim.frames import GAP, MAX_GAP, MAX_PAYLOAD
 from fleetwire.shim.spool import Frame, SpoolTrimmed
 
 # An end waits this long for the last bytes of its log to go before it; then it goes alone, so
@@ -114,15 +113,24 @@ class Uploader:
         try:
             frames = entry.reader.read(position, room)
         except SpoolTrimmed as error:
-            # The server asks for what it once called durable: we do not have it any more.
-            _log.error("%s cannot be sent from %d: %s", entry.attempt, position, error)
-            return []
+            return self._read_trimmed(entry, position, error)
         except FileNotFoundError:
             return []
         if frames and len(frames[0].payload) > room:
             first = frames[0]  # less credit than a frame has: a part of it
             return [first._replace(payload=first.payload[:room])]
         return frames
+
+    def _read_trimmed(self, entry: Entry, position: int, error: SpoolTrimmed) -> list[Frame]:
+        """The server asks for what it once called durable, and we do not have it any more. First
+        it is told where the spool begins; then a gap stands for what is missing.
+        """
+        if not entry.has_told_beginning(error.first):
+            _log.error("%s cannot be sent from %d: %s", entry.attempt, position, error)
+            self._roster.asked_below(entry, error.first)
+            return []
+        gap = min(error.first - position, MAX_GAP)
+        return [Frame(GAP, self._roster.wall(), position, b"", gap)]
 
     def _send_observations(self) -> None:
         report: list[Observation] = []
@@ -134,9 +142,12 @@ class Uploader:
             if self._holds_back(entry):
                 continue
             self._roster.unreported.pop(attempt)
-            now = observations(entry.folder)
+            now = entry.observations()
             if now != entry.reported:
                 entry.reported = now
+                if entry.asked_below:  # now that this is said, its log may go on
+                    self._roster.readable[entry.attempt] = None
+                    self.wake()
                 # That a shim is about to begin is of interest in a complete report only.
                 report += [observation for observation in now if observation.happenings]
         revision, admin = self._roster.applied, self._roster.level.admin

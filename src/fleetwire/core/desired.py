@@ -55,8 +55,10 @@ class Desired(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that the node can say of one attempt. `length` is what its spool can read, `sealed`
-    that it knows the server has it all.
+    """All that the node can say of one attempt. `length` is what its spool can read, once it has
+    ended. `begins` is where its spool begins, where that matters: once it has ended (nothing of it
+    is trimmed from then on), or when the server asked for what was trimmed before. Who knows no
+    `begins` is not told where it is 0.
     """
 
     attempt: Annotated[str, msgspec.Meta(min_length=36, max_length=36)]
@@ -65,6 +67,7 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
         tuple[Happening, ...], msgspec.Meta(max_length=limits.HAPPENINGS_PER_OBSERVATION)
     ] = ()
     length: Count = 0
+    begins: Count = 0
 
 
 class Observed(msgspec.Struct, frozen=True):

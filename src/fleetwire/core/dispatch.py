@@ -32,8 +32,8 @@ class NodeView(msgspec.Struct, frozen=True):
 class Waiting(msgspec.Struct, frozen=True):
     """A pending attempt, oldest first in a view. `node`: the one it is bound to, or None with
     `candidates` and `taken` (nodes that other tasks of the same run already use) and `tried`
-    (nodes that earlier attempts of this task were on: used again only where no other is free). `number`
-    counts the attempts of its task.
+    (nodes that earlier attempts of this task were on: used again only where no other is free).
+    `number` counts the attempts of its task.
     """
 
     attempt: str

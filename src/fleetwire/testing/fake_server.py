@@ -86,6 +86,7 @@ class FakeAttempt(msgspec.Struct, kw_only=True):
     streams: dict[int, int] = {}
     sealed: bool = False
     node_length: int = 0
+    node_begins: int = 0
 
     def happened(self, kind: type[Happening]) -> list[Happening]:
         """Return what the node said of that kind, in order."""
@@ -383,6 +384,7 @@ class FakeServer:
             conversation.send(messages.Unknown((observation.attempt,)))
             return
         attempt.node_length = max(attempt.node_length, observation.length)
+        attempt.node_begins = max(attempt.node_begins, observation.begins)
         for happening in observation.happenings:
             if (observation.epoch, happening) not in attempt.story:
                 attempt.story.append((observation.epoch, happening))

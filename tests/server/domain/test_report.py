@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import partial
 
+from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Observation
 from fleetwire.core.happenings import Exited, Lost, Started
 from fleetwire.core.runs import fold
@@ -12,6 +13,8 @@ from fleetwire.server.domain import attempts, cluster, desired, nodes
 from fleetwire.server.domain.attempts import NodeReport, Stored
 from fleetwire.server.domain.desired import Asked
 from fleetwire.server.domain.nodes import Greeting
+from fleetwire.server.logs.chunks import encode
+from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.testing.fake_node import Identity
 from fleetwire.testing.heart import Heart, Serve, now_us
 
@@ -263,3 +266,61 @@ async def test_counts_stay_the_fold_of_what_is_stored(serve: Serve) -> None:
         assert {k: v for k, v in folded.counts.items() if v} == {
             k: v for k, v in run.counts.items() if v
         }
+
+
+async def test_a_spool_that_begins_above_what_is_stored_leaves_a_hole(serve: Serve) -> None:
+    """The server had called 30 bytes durable and was restored since: it has ten. What comes has a
+    gap in it, and the log settles as missing, with its range, without being fetched again."""
+    async with serve(loops=False) as one:
+        identity = await one.identity("a")
+        link = await greet(one, identity)
+        run_id, attempt, epoch = await started(one, identity, link)
+        whole = hashlib.sha256(b"x" * 50).hexdigest()
+
+        async def says(observation: Observation, stored: Stored) -> attempts.Answer:
+            said = NodeReport(
+                node=identity.node, link_epoch=link, observed=(observation,),
+                logs={attempt: stored},
+            )  # fmt: skip
+            (answer,) = await report(one, said)
+            return answer
+
+        begins = Observation(attempt, epoch, (Started(1),), begins=30)
+        await says(begins, Stored(10, None))
+        await says(begins, Stored(10, None))  # it is told once
+        story = "\n".join(await one.story(run_id))
+        assert story.count("the log is missing from byte 10 to byte 30") == 1
+        ended = Observation(attempt, epoch, (Started(1), exited(50, whole)), 50, 30)
+        answer = await says(ended, Stored(40, None))
+        assert answer.awaiting == {attempt: 50}
+        part = Stored(50, hashlib.sha256(b"x" * 30).hexdigest())
+        await one.database.write(partial(attempts.settle, measured={attempt: part}))
+        (task,) = (await one.run(run_id)).tasks
+        assert (task.log.state, task.log.length, task.log.sha256) == ("missing", *part)
+
+
+async def test_what_was_trimmed_is_not_fetched_again(serve: Serve) -> None:
+    """Its hash does not fit, and most of it can come no more: what is stored is kept (5.7)."""
+    async with serve(loops=False) as one:
+        identity = await one.identity("a")
+        link = await greet(one, identity)
+        run_id, attempt, epoch = await started(one, identity, link)
+        segment = one.logs.segment_now()
+        pieces, data = [Piece(1, 5, 1)], b"wrong"
+        await one.logs.append(identity.node, link, segment, attempt, 0, encode(pieces, data))
+        whole = hashlib.sha256(b"right").hexdigest()
+        said = NodeReport(
+            node=identity.node,
+            link_epoch=link,
+            observed=(Observation(attempt, epoch, (Started(1), exited(5, whole)), 5, 3),),
+            logs={attempt: Stored(5, None)},
+        )
+        await report(one, said)
+        await SealingLoop(one.database, one.logs).round()
+        (task,) = (await one.run(run_id)).tasks
+        wrong = hashlib.sha256(data).hexdigest()
+        assert (task.log.state, task.log.length, task.log.sha256) == ("damaged", 5, wrong)
+        assert await one.logs.lengths([(segment, attempt)]) == {attempt: 5}
+        story = "\n".join(await one.story(run_id))
+        assert wrong in story
+        assert whole in story

@@ -155,6 +155,7 @@ class _Taking:
         if row.attempt.node != self.link.id or observation.epoch != row.attempt.epoch:
             self._old_epoch(row, observation)
             return
+        row = self._note_beginning(row, observation.begins)
         for happening in observation.happenings:
             if isinstance(happening, Exited) and row.attempt.exit is None:
                 self._tell_signals(row, happening)
@@ -186,6 +187,27 @@ class _Taking:
         if row.attempt.late_exit is None:
             for text in signals(exited):
                 self.changes.tell(row, text, node=self.link.id)
+
+    def _note_beginning(self, row: AttemptRow, begins: int) -> AttemptRow:
+        """A spool that begins above what is stored leaves a hole: the server had the bytes and
+        was restored since. A node trims only what was called durable, so nothing else does.
+        """
+        if begins > row.log_begins:
+            row = self.changes.alter(row.id, log_begins=begins)
+        stored = self.report.logs.get(row.id)
+        if (
+            stored is not None
+            and stored.length < row.log_begins
+            and row.log_hole is None
+            and row.log_state in {"open", "again"}
+        ):
+            row = self.changes.alter(row.id, log_hole=stored.length)
+            self.changes.tell(
+                row,
+                f"the log is missing from byte {stored.length} to byte {row.log_begins}: it is not "
+                "stored here any more, and the node's spool begins there",
+            )
+        return row
 
     def _expect_no_more(self, row: AttemptRow, readable: int) -> AttemptRow:
         """A spool that was damaged gives less than its `exit` promises: what cannot be read there
@@ -272,8 +294,9 @@ def settle(tx: Tx, measured: Mapping[str, Stored]) -> None:
     """Settle logs by what the store holds: length, and SHA-256 where it was worth computing.
 
     Sealed where all promised bytes are there and the hash fits (5.7). Where it does not, the
-    log is wanted `again`: the caller has reset it. What came again and still does not fit is
-    damaged, and what the node no longer has is missing.
+    log is wanted `again`: the caller has reset it. What came again and still does not fit, or
+    cannot come again because the node has trimmed it, is damaged; what the node no longer has is
+    missing.
     """
     changes = Changes(tx)
     changes.load(measured)
@@ -326,6 +349,8 @@ def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
     length, sha256 = stored
     if sha256 is not None and fits(promised, said, stored):
         changes.settle(row.id, "sealed", length, sha256)
+    elif row.log_hole is not None and promised is not None and length >= promised:
+        changes.settle(row.id, "missing", length, sha256)  # from where to where is told already
     elif (cut := row.attempt.exit) and is_cut(promised, cut):
         if fits(cut.length, said, stored):
             changes.settle(row.id, "sealed", length, sha256)
@@ -349,7 +374,7 @@ def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
             row,
             f"the log is damaged: {length} bytes are stored, but the node has only {promised}",
         )
-    elif row.log_state == "open":
+    elif row.log_state == "open" and not row.log_begins:
         changes.alter(row.id, log_state="again")
         changes.tell(row, f"the log's SHA-256 is {sha256}, not {said}: it is fetched once more")
     else:

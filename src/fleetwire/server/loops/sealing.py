@@ -64,14 +64,15 @@ class SealingLoop:
     async def _measure(self, one: Progress) -> Stored:
         """Hash what is stored; forget it where it is to be fetched once more.
 
-        The reset comes before the row says `again`: after a crash between the two the log is
+        What the node has trimmed is never fetched again: what is stored of it may be good. The
+        reset comes before the row says `again`: after a crash between the two the log is
         simply short, and the node sends it from there.
         """
         try:
             stored = Stored(*await self._logs.digest(one.segment, one.id))
             said = hash_said(one.exit, one.late_exit)
             whole = fits(one.log_length, said, stored) or is_cut(one.log_length, one.exit)
-            if one.log_state == "open" and said and not whole:
+            if one.log_state == "open" and said and not whole and not one.log_begins:
                 await self._logs.reset(one.segment, one.id)
         except LogGone:
             return Stored(0, None)

@@ -44,6 +44,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     log_state: LogState = "open"
     log_length: int | None = None
     log_sha256: str | None = None
+    log_begins: int = 0
+    log_hole: int | None = None
 
     @property
     def id(self) -> str:
@@ -81,6 +83,8 @@ _COLUMNS = (
     attempts.c.log_state,
     attempts.c.log_length,
     attempts.c.log_sha256,
+    attempts.c.log_begins,
+    attempts.c.log_hole,
 )
 _FIXED = {"id", "task_id", "run_id", "target", "number", "queue_deadline", "segment"}
 
@@ -229,6 +233,7 @@ class Progress(NamedTuple):
     state: str
     log_state: LogState
     log_length: int | None
+    log_begins: int
     exit: Exited | None
     late_exit: Exited | None
 
@@ -240,6 +245,7 @@ _ENDED_UNSETTLED = (
         attempts.c.state,
         attempts.c.log_state,
         attempts.c.log_length,
+        attempts.c.log_begins,
         attempts.c.exit,
         attempts.c.late_exit,
     )
@@ -261,6 +267,7 @@ def ended_unsettled(connection: Connection, *, after: str, limit: int) -> list[P
             state=row.state,
             log_state=row.log_state,
             log_length=row.log_length,
+            log_begins=row.log_begins,
             exit=read_exit(row.exit),
             late_exit=read_exit(row.late_exit),
         )
@@ -355,7 +362,7 @@ def _row(row: Any) -> AttemptRow:  # noqa: ANN401 - a row of _COLUMNS
         id_, state, wish, epoch, node, offered, reason, outcome, started_at, exit_, late_exit,
         task_id, run_id, target, number, queue_deadline, segment, declines, not_before,
         incarnation, stop_grace, signature, envelope, assigned_at, lost_after, ended_at,
-        log_state, log_length, log_sha256,
+        log_state, log_length, log_sha256, log_begins, log_hole,
     ) = row  # fmt: skip
     return AttemptRow(
         attempt=Attempt(
@@ -389,6 +396,8 @@ def _row(row: Any) -> AttemptRow:  # noqa: ANN401 - a row of _COLUMNS
         log_state=log_state,
         log_length=log_length,
         log_sha256=log_sha256,
+        log_begins=log_begins,
+        log_hole=log_hole,
     )
 
 
@@ -424,4 +433,6 @@ def _values(row: AttemptRow) -> dict[str, Any]:
         "log_state": row.log_state,
         "log_length": row.log_length,
         "log_sha256": row.log_sha256,
+        "log_begins": row.log_begins,
+        "log_hole": row.log_hole,
     }

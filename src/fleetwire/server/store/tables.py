@@ -175,6 +175,9 @@ tasks = Table(
 #     sealed, damaged, missing     settled
 #
 # `log_length` is what the node promised until the log is settled, then what is stored.
+# `log_begins` is where the node's spool begins, as far as it has said. Where what is stored ended
+# below that (a restored log store), `log_hole` is where it ended: from there up to `log_begins`
+# the log is missing, and a gap stands in its place.
 #
 # The partial indexes keep every sweep's cost to what is unfinished, however much is stored.
 _PENDING = text("state = 'pending'")
@@ -214,6 +217,8 @@ attempts = Table(
     Column("log_state", String(16), nullable=False),
     Column("log_length", BigInteger),
     Column("log_sha256", String(64)),
+    Column("log_begins", BigInteger, nullable=False, server_default="0"),
+    Column("log_hole", BigInteger),
     Index("ix_attempts_pending", "target", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
     Index("ix_attempts_fresh", "id", sqlite_where=_FRESH, postgresql_where=_FRESH),
     Index("ix_attempts_live", "node_id", "wish", sqlite_where=_LIVE, postgresql_where=_LIVE),

@@ -140,18 +140,28 @@ class Lab:
 
     # ------------------------------------------------------------------------------ processes
 
-    def start_server(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> Daemon:
-        """Start the server and return when it is ready, or else as soon as it answers at all."""
-        server = self.launch_server(env)
+    def start_server(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        ready: bool = True,
+        prefix: tuple[str, ...] = (),
+    ) -> Daemon:
+        """Start the server and return when it is ready, or else as soon as it answers at all.
+        `prefix` are words before its own, which shall run it as the same process.
+        """
+        server = self.launch_server(env, prefix=prefix)
         self.wait_ready(ready=ready)
         if not self._token:
             self._token = self._make_token()
             self.env["FLEETWIRE_TOKEN"] = self._token
         return server
 
-    def launch_server(self, env: Mapping[str, str] | None = None) -> Daemon:
+    def launch_server(
+        self, env: Mapping[str, str] | None = None, *, prefix: tuple[str, ...] = ()
+    ) -> Daemon:
         """Start the server and return at once."""
-        argv = [*self._prefix(), *PROGRAM, "server"]
+        argv = [*self._prefix(), *prefix, *PROGRAM, "server"]
         argv += ["--data", str(self.data), "--port", str(self.port)]
         if self._database:
             argv += ["--database", self._database]

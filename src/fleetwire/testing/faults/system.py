@@ -218,10 +218,12 @@ def alive(attempts: Collection[str]) -> Counter[str]:
 
 
 def tracebacks(log: bytes) -> list[str]:
-    """Return the last line of each traceback in a log."""
+    """Return what was raised at the end of each traceback in a log, of lines or of JSON."""
     found = []
-    for part in log.split(b"Traceback (most recent call last)")[1:]:
-        lines = part.decode("utf-8", "replace").splitlines()
+    for part in log.decode("utf-8", "replace").split("Traceback (most recent call last):")[1:]:
+        escaped = part.startswith("\\n")
+        lines = part.partition("\n")[0].split("\\n") if escaped else part.splitlines()
         # The frames are indented; what is raised is the first line that is not.
-        found.append(next((line for line in lines[1:] if line and not line[0].isspace()), "?"))
+        raised = (line for line in lines[1:] if line and not line[0].isspace())
+        found.append(next(raised, "cut off").removesuffix('"}'))
     return found

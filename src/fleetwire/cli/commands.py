@@ -48,6 +48,11 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("logout", "forget the login and end its token", "login"),
         _command("whoami", "show who you are logged in as", "login"),
         _command("server", "run the server", "server"),
+        _command("server backup", "copy all that a server keeps, while it serves", "server"),
+        _command("server restore", "make a data folder from a backup", "server"),
+        _command(
+            "server raise-generation", "say that the record was put back by other means", "server"
+        ),
         _command("agent", "run the agent of this machine", "agent"),
         _command("agent status", "show what this machine's agent is doing now", "agent"),
         _command("swarm", "simulate agents to see what a server can carry", "swarm"),

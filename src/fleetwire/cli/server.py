@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from fleetwire.cli.app import Leaf
+from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser
+from fleetwire.cli.show import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fleetwire.server.config import Config
 
 _FLAGS = ("data", "database", "host", "port", "log_level", "log_format", "parent_fd")
 
@@ -36,4 +45,103 @@ def _call(values: argparse.Namespace) -> int:
     return app.main(config.load(flags, config_file=values.config)) or 0
 
 
-LEAVES = {"server": Leaf(_configure, _call)}
+def _where(parser: Parser) -> None:
+    parser.option("--config", metavar="FILE", completes="file", help="the server's settings file")
+    parser.option("--data", metavar="DIR", completes="folder", help="the server's data folder")
+    parser.option("--database", metavar="URL", help="its database, where that is no file in there")
+
+
+def _config(values: argparse.Namespace) -> Config:
+    from fleetwire.server import config
+
+    flags = {name: getattr(values, name) for name in ("data", "database")}
+    return config.load(flags, config_file=values.config)
+
+
+def _configure_backup(parser: Parser) -> None:
+    parser.story = (
+        "The server may run meanwhile. The copy holds the record, the logs and the server's key:\n"
+        "whoever has it can command the fleet. PostgreSQL has backups of its own (pg_dump)."
+    )
+    parser.examples.append("fleetwire server backup --to /backup/fleetwire-monday")
+    parser.option("--to", metavar="DIR", completes="folder", help="a folder that is not there yet")
+    _where(parser)
+
+
+def _backup(values: argparse.Namespace) -> int:
+    from fleetwire.server import backup
+
+    to = _folder(values.to, "--to", "where to write the backup")
+    made = backup.backup(_config(values), to)
+    _say(values, made, f"Copied the record and the logs of {len(made.segments)} days to {to}.")
+    return 0
+
+
+def _configure_restore(parser: Parser) -> None:
+    parser.story = (
+        "Into an empty data folder, with no server running. What waited when the backup was made\n"
+        "is held until each node has said whether it ran since; nothing runs twice."
+    )
+    parser.examples.append("fleetwire server restore --from /backup/fleetwire-monday")
+    parser.option("--from", metavar="DIR", completes="folder", help="a folder that backup made")
+    parser.option(
+        "--nothing-since",
+        action="store_true",
+        help="the server was stopped when it was made, and has not run since",
+    )
+    _where(parser)
+
+
+def _restore(values: argparse.Namespace) -> int:
+    from fleetwire.server import backup
+
+    source = _folder(getattr(values, "from"), "--from", "which backup to put back")
+    config = _config(values)
+    made = backup.put_back(source, config, nothing_since=values.nothing_since)
+    text = f"{config.data} is as it was at {backup.moment(made.at)}. Start the server."
+    if not values.nothing_since:
+        text += "\nWhat waited then is held until its nodes have spoken: fleetwire runs why RUN"
+    _say(values, made, text)
+    return 0
+
+
+def _configure_raise(parser: Parser) -> None:
+    parser.story = (
+        "After pg_restore, or after a disk was put back, and before a server starts: what waited\n"
+        "then is held until each node has said whether it ran since."
+    )
+    parser.examples.append("fleetwire server raise-generation --database postgresql://...")
+    _where(parser)
+
+
+def _raise(values: argparse.Namespace) -> int:
+    from fleetwire.server import backup
+
+    generation = backup.mark_restored(_config(values))
+    _say(values, {"generation": generation}, f"The generation is {generation} from now on.")
+    return 0
+
+
+def _folder(value: str | None, option: str, what: str) -> Path:
+    from pathlib import Path
+
+    if not value:
+        raise UsageError(f"Say {what}: {option} DIR.", hint="Every command has --help.")
+    return Path(value).expanduser().absolute()
+
+
+def _say(values: argparse.Namespace, shape: object, text: str) -> None:
+    if values.output == "text":
+        sys.stdout.write(f"{text}\n")
+        return
+    import msgspec
+
+    write_json(msgspec.json.encode(shape))
+
+
+LEAVES = {
+    "server": Leaf(_configure, _call),
+    "server backup": Leaf(_configure_backup, _backup),
+    "server restore": Leaf(_configure_restore, _restore),
+    "server raise-generation": Leaf(_configure_raise, _raise),
+}

@@ -11,6 +11,8 @@
         ├── queue deadline ─▶ expired
         └── (assigned) Declined (final) ─▶ refused
 
+After a restore (P26): pending or assigned to assigned by `adopt`, to lost by `lose_in_doubt`.
+
 A stop is a wish, not a state (law 5): it changes `wish` and nothing else until the node
 speaks. Reports of another epoch are evidence and change nothing (law 6). The first outcome
 stands: an exit recorded before the stop beats the stop (P4), an exit of the same epoch that
@@ -114,6 +116,37 @@ def supersede(attempt: Attempt, number: int) -> Applied:
         return Applied(attempt, None)
     wished = msgspec.structs.replace(attempt, wish="stop")
     return Applied(wished, f"to be stopped where it still runs: attempt {number} takes its place")
+
+
+def adopt(attempt: Attempt, *, node: str, epoch: int) -> Applied:
+    """A node has begun it under an epoch that this record does not know, because it was given
+    after the backup that the record comes from (P26). The node is right: it runs, or ran, there.
+
+    Only what is not known to have begun can be adopted. One that was lost in doubt stays lost.
+    """
+    if not may_adopt(attempt):
+        raise _invalid(attempt, f"adopt epoch {epoch}")
+    new = msgspec.structs.replace(attempt, node=node, epoch=epoch, offered=True)
+    if attempt.state != "lost":
+        new = msgspec.structs.replace(new, state="assigned", reason=None)
+    return Applied(new, f"begun there under epoch {epoch}, which was given after the backup")
+
+
+def may_adopt(attempt: Attempt) -> bool:
+    """Say whether a node may be believed that it began this under an epoch we do not know."""
+    if attempt.state == "lost":
+        return attempt.node is None and attempt.late_exit is None
+    return attempt.state in {"pending", "assigned"}
+
+
+def lose_in_doubt(attempt: Attempt, why: str) -> Applied:
+    """pending or assigned to lost: the record is older than the world, and nobody can say whether
+    it has run since (P26). It must not run again.
+    """
+    if attempt.state not in {"pending", "assigned"}:
+        return Applied(attempt, None)
+    ended = msgspec.structs.replace(attempt, state="lost", outcome="lost", reason=why)
+    return Applied(ended, f"lost: {why}")
 
 
 def expire(attempt: Attempt, why: str) -> Applied:

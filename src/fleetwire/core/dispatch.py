@@ -34,6 +34,7 @@ class Waiting(msgspec.Struct, frozen=True):
     `candidates` and `taken` (nodes that other tasks of the same run already use) and `tried`
     (nodes that earlier attempts of this task were on: used again only where no other is free).
     `number` counts the attempts of its task.
+    `held`: why it must not be given to any node now (core.restore).
     """
 
     attempt: str
@@ -44,6 +45,7 @@ class Waiting(msgspec.Struct, frozen=True):
     candidates: frozenset[str] = frozenset()
     taken: frozenset[str] = frozenset()
     tried: frozenset[str] = frozenset()
+    held: str | None = None
     reason: str | None = None
     number: int = 1
 
@@ -100,7 +102,9 @@ def plan(
             decisions.append(Expire(one.attempt, why))
             continue
         used = taken.setdefault(one.run, set(one.taken)) if one.node is None else set()
-        if hold is not None and is_own_idea(one):
+        if one.held is not None:
+            chosen, reason = None, one.held
+        elif hold is not None and is_own_idea(one):
             chosen, reason = None, hold
         else:
             chosen, reason = _place(one, nodes, busy, used)

@@ -90,7 +90,7 @@ def main(config: Config) -> int:
     log.set_up(config.log_level, config.log_format)
     settle()
     try:
-        with _data_folder(config.data), listen(config.host, config.port) as listening:
+        with data_folder(config.data), listen(config.host, config.port) as listening:
             return uvloop.run(_serve(config, listening))
     except FleetwireError as error:
         sys.stderr.write(f"fleetwire server: {error}\n")
@@ -359,7 +359,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _data_folder(path: Path) -> Iterator[None]:
+def data_folder(path: Path) -> Iterator[None]:
     """Have the data folder, for this process alone."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

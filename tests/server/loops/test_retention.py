@@ -91,6 +91,7 @@ async def test_nothing_that_is_not_settled_is_touched(serve: Serve) -> None:
             running = await one.submit()
             await one.dispatch.round()
             await one.wait_run(running, lambda run: run.counts["running"] == 1)
+            await one.wait(one.logs.segments, bool)
         await one.identity("b")
         pending = await one.submit(nodes=("b",), queue_timeout=30 * DAY)
         (ended,) = await done(one)
@@ -114,6 +115,7 @@ async def test_a_segment_waits_for_the_last_end_in_it(serve: Serve) -> None:
             run_id = await one.submit(Step("print", text="hello"))
             await one.dispatch.round()
             await one.wait_run(run_id, lambda run: run.counts["running"] == 1)
+            await one.wait(one.logs.segments, bool)
             one.clock.ahead_s += 4 * DAY
             for attempt in list(node.spool):
                 node.release(attempt)
@@ -133,6 +135,7 @@ async def test_an_end_that_comes_after_its_segment_has_gone_is_settled(serve: Se
             run_id = await one.submit(Step("print", text="hello"), lost_after=0.0)
             await one.dispatch.round()
             await one.wait_run(run_id, lambda run: run.counts["running"] == 1)
+            await one.wait(one.logs.segments, bool)
         one.clock.ahead_s += DAY
         await one.leases.round()
         await one.sealing.round()

@@ -10,18 +10,23 @@ import msgspec
 from fleetwire.core.attempts import (
     FINAL,
     SPOOL_GONE,
+    adopt,
     apply,
     declare_lost,
     describe,
     expire,
+    may_adopt,
     signals,
 )
 from fleetwire.core.attempts import give_back as core_give_back
 from fleetwire.core.desired import NodeWish, Observation
-from fleetwire.core.happenings import Exited, Lost, Started
+from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
+from fleetwire.core.restore import is_foreign
+from fleetwire.server.domain import cluster, restore
 from fleetwire.server.domain import nodes as node_cases
 from fleetwire.server.domain.changes import EMPTY_SHA256, Changes
-from fleetwire.server.store import Connection, attempts, decisions, nodes
+from fleetwire.server.domain.restore import Asked
+from fleetwire.server.store import Connection, attempts, decisions, nodes, runs
 from fleetwire.server.store.attempts import SETTLED, AttemptRow, Progress
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import LinkRow
@@ -62,7 +67,9 @@ class Answer(msgspec.Struct, frozen=True):
     `awaiting` are ended attempts whose log is not complete, with the length that the node
     promised. `void` are (attempt, epoch, wish) of assignments that are over: `stop` what runs,
     `forget` the folder of what does not. `reopened` are (attempt, segment) of logs that had been
-    given up, and whose node has come back with an end: to be sent from what is stored.
+    given up, and whose node has come back with an end: to be sent from what is stored. `asked` and
+    `adopted` come after a restore (P26): what the node is asked for although it did not mention
+    it, and what it was found to have begun, whose log is wanted from now on.
     """
 
     stale: bool = False
@@ -71,6 +78,8 @@ class Answer(msgspec.Struct, frozen=True):
     awaiting: dict[str, int | None] = {}
     void: tuple[tuple[str, int, NodeWish], ...] = ()
     reopened: tuple[tuple[str, str], ...] = ()
+    asked: tuple[Asked, ...] = ()
+    adopted: tuple[Asked, ...] = ()
 
 
 def report(tx: Tx, reports: Sequence[NodeReport]) -> list[Answer]:
@@ -120,6 +129,8 @@ class _Taking:
         self._awaiting: dict[str, int | None] = {}
         self._void: list[tuple[str, int, NodeWish]] = []
         self._reopened: list[tuple[str, str]] = []
+        self._asked: list[Asked] = []
+        self._adopted: list[Asked] = []
 
     def take(self) -> Answer:
         """Take it; return the answer."""
@@ -141,6 +152,8 @@ class _Taking:
             awaiting=self._awaiting,
             void=tuple(self._void),
             reopened=tuple(self._reopened),
+            asked=tuple(self._asked),
+            adopted=tuple(self._adopted),
         )
 
     def _observe(self, observation: Observation) -> None:
@@ -152,6 +165,8 @@ class _Taking:
             # A power loss tore `epoch` and `order` on the node: it cannot say which one began, but
             # nothing of this attempt will start there any more (law 6), whichever it was.
             observation = msgspec.structs.replace(observation, epoch=row.attempt.epoch)
+        if self._began_since_the_backup(row, observation):
+            row = self._adopt(row, observation.epoch)
         if row.attempt.node != self.link.id or observation.epoch != row.attempt.epoch:
             self._old_epoch(row, observation)
             return
@@ -209,6 +224,40 @@ class _Taking:
             )
         return row
 
+    def _began_since_the_backup(self, row: AttemptRow, observation: Observation) -> bool:
+        """Say whether the node began this under an epoch that a later life of this record gave."""
+        one, epoch = row.attempt, observation.epoch
+        if not may_adopt(one) or (one.node == self.link.id and epoch == one.epoch):
+            return False
+        if one.node not in {None, self.link.id} and one.offered:
+            return False  # another node may have begun it too: that one is the record's
+        if any(isinstance(said, Declined | NeverStarted) for said in observation.happenings):
+            return False
+        return self._is_foreign(row, epoch)
+
+    def _is_foreign(self, row: AttemptRow, epoch: int) -> bool:
+        """Say whether the epoch is none of this record's, and yet can be one of its cluster's."""
+        if row.target not in {None, self.link.id}:
+            return False
+        tx = self.changes.tx
+        if not is_foreign(epoch, cluster.generation(tx)):
+            return False
+        return not decisions.was_given(tx.connection, row.id, self.link.id, epoch)
+
+    def _adopt(self, row: AttemptRow, epoch: int) -> AttemptRow:
+        tx = self.changes.tx
+        request = runs.requests(tx.connection, [row.run_id])[row.run_id]
+        patience = request.spec.timeout + request.spec.grace + request.lost_after
+        self.changes.apply(adopt(row.attempt, node=self.link.id, epoch=epoch))
+        self._adopted.append(Asked(row.id, epoch, row.segment))
+        return self.changes.alter(
+            row.id,
+            incarnation=self.link.incarnation,
+            assigned_at=tx.now,
+            lost_after=tx.now + round(patience * 1e6),
+            log_state="open" if row.log_state in {"gone", "missing"} else row.log_state,
+        )
+
     def _expect_no_more(self, row: AttemptRow, readable: int) -> AttemptRow:
         """A spool that was damaged gives less than its `exit` promises: what cannot be read there
         will never come, and a run must not wait for it.
@@ -229,7 +278,8 @@ class _Taking:
         """A word about an assignment that is over: evidence, kept once, which changes nothing."""
         tx = self.changes.tx
         node = self.link.id
-        if not decisions.was_given(tx.connection, row.id, node, observation.epoch):
+        was_given = decisions.was_given(tx.connection, row.id, node, observation.epoch)
+        if not was_given and not self._is_foreign(row, observation.epoch):
             self._unknown.append(row.id)
             return
         known = self.changes.told(row.id, node) if observation.happenings else set()
@@ -237,9 +287,13 @@ class _Taking:
             text = f"kept as evidence: {describe(happening)}, of epoch {observation.epoch}"
             if text not in known:
                 self.changes.tell(row, text, node=node, epoch=observation.epoch)
-        runs = any(isinstance(one, Started) for one in observation.happenings)
+        lives = any(isinstance(one, Started) for one in observation.happenings)
         ended = any(isinstance(one, Exited | Lost) for one in observation.happenings)
-        self._void.append((row.id, observation.epoch, "stop" if runs and not ended else "forget"))
+        if lives and not ended:
+            self._void.append((row.id, observation.epoch, "stop"))
+        elif row.attempt.node != node or row.attempt.state == "pending":
+            # Where the node has it under its true epoch as well, its folder is not to go.
+            self._void.append((row.id, observation.epoch, "forget"))
 
     def _settle(self, row: AttemptRow) -> None:
         """Seal the log where all of it is known to be durable; else say what is waited for."""
@@ -279,6 +333,9 @@ class _Taking:
             if after.log_state in {"open", "again"}:
                 self.changes.alter(row.id, log_state="gone")
                 self.sealing = True
+        self._asked += restore.heard(
+            self.changes, self.link.id, frozenset(attempt for attempt, _ in mentioned)
+        )
 
 
 def _has_ended(observation: Observation) -> bool:
@@ -419,6 +476,7 @@ def sweep(tx: Tx, limit: int) -> int:
         _log_gone(changes, id_)
     changes.flush()
     node_cases.confirm_drains(tx)
+    restore.settle(tx)
     if late or orphaned:
         tx.nudge("sealing")
     return len({*past, *never, *late, *orphaned})

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from fleetwire.core.leases import generation_past
+from fleetwire.core.restore import generation_to_begin
 from fleetwire.server.store import meta
 from fleetwire.server.store.engine import Tx
 
@@ -38,7 +39,24 @@ def found(tx: Tx, ids: Callable[[], str]) -> Cluster:
         meta.put(tx.connection, "generation", str(FIRST_GENERATION))
         meta.put(tx.connection, "epoch_counter", "1")
         meta.put(tx.connection, "catalogue", cluster)
+    else:
+        _begin_generation(tx)
     return Cluster(cluster, generation(tx))
+
+
+def _begin_generation(tx: Tx) -> None:
+    """Give epochs of a new generation from here on, as every process that begins does: a record
+    that was put back without a word goes past what was given since (core.restore).
+    """
+    ours = generation(tx)
+    is_used = int(meta.lock(tx.connection, "epoch_counter") or 1) > 1
+    _set_generation(tx, ours, generation_to_begin(ours, is_used=is_used, now=tx.now))
+
+
+def _set_generation(tx: Tx, ours: int, now: int) -> None:
+    if now != ours:
+        meta.put(tx.connection, "generation", str(now))
+        meta.put(tx.connection, "epoch_counter", "1")
 
 
 def generation(tx: Tx) -> int:
@@ -46,16 +64,17 @@ def generation(tx: Tx) -> int:
     return int(meta.lock(tx.connection, "generation") or FIRST_GENERATION)
 
 
-def raise_generation(tx: Tx, seen_by_node: int) -> int:
+def raise_generation(tx: Tx, seen_by_node: int, *, at_least_one: bool = False) -> int:
     """Go past a generation that a node has seen and we have not: our database was restored (5.4).
+    With `at_least_one` go past our own as well.
 
     Return the generation from now on. Blocks reserved before are void: `generation` tells.
     """
     ours = generation(tx)
     past = generation_past(ours, seen_by_node)
-    if past != ours:
-        meta.put(tx.connection, "generation", str(past))
-        meta.put(tx.connection, "epoch_counter", "1")
+    if at_least_one:
+        past = max(past, generation_to_begin(ours, is_used=True, now=tx.now))
+    _set_generation(tx, ours, past)
     return past
 
 

@@ -15,7 +15,9 @@ from fleetwire.core.attempts import FINAL, may_still_run, offer
 from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
+from fleetwire.core.restore import Doubt, held
 from fleetwire.core.specs import RunRequest
+from fleetwire.server.domain import restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs
 from fleetwire.server.store.attempts import SETTLED, AttemptRow
@@ -93,7 +95,8 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     changes = Changes(tx)
     for of_node in rows.values():
         changes.take(of_node)
-    wanted = {row.run_id for of_node in rows.values() for row in of_node if _may_start(row)}
+    doubt = restore.standing(tx.connection)
+    wanted = {row.run_id for of_node in rows.values() for row in of_node if _may_start(row, doubt)}
     requests = runs.requests(tx.connection, wanted) if wanted else {}
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
@@ -107,7 +110,12 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
             revision=link.revision,
             applied=link.applied,
             admin=link.admin,
-            wanted=tuple(_wanted(changes, row, link, requests, key) for row in of_node),
+            wanted=tuple(
+                _wanted(changes, row, link, requests, key)
+                if _may_start(row, doubt)
+                else _told_without_order(row)
+                for row in of_node
+            ),
             held={
                 row.id: Held(row.segment, row.attempt.state in FINAL, row.log_length)
                 for row in of_node
@@ -134,21 +142,28 @@ def _rows(tx: Tx, asked: Mapping[str, Asked]) -> dict[str, list[AttemptRow]]:
     return rows
 
 
-def _may_start(row: AttemptRow) -> bool:
-    return row.attempt.state == "assigned" and row.attempt.wish == "run"
+def _may_start(row: AttemptRow, doubt: Doubt | None) -> bool:
+    """Say whether its order may be told: never where it may have run already (P26)."""
+    one = row.attempt
+    if one.state != "assigned" or one.wish != "run":
+        return False
+    return held(doubt, row.id, one.node) is None
 
 
-def _wanted(
-    changes: Changes, row: AttemptRow, link: LinkRow, requests: Mapping[str, RunRequest], key: str
-) -> Wanted:
-    """Return one attempt's level. The order is there only while it may still start (5.3)."""
+def _told_without_order(row: AttemptRow) -> Wanted:
     one = row.attempt
     if one.state in FINAL:
         # What was given up may still run there: whoever wished it to stop wishes so still.
         stops = one.wish == "stop" and may_still_run(one)
         return Wanted(one.id, one.epoch, "stop" if stops else "run", grace=row.stop_grace)
-    if not _may_start(row):
-        return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
+    return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
+
+
+def _wanted(
+    changes: Changes, row: AttemptRow, link: LinkRow, requests: Mapping[str, RunRequest], key: str
+) -> Wanted:
+    """Return the level of an attempt that may still start, with its order (5.3)."""
+    one = row.attempt
     if row.signature is None or row.envelope is None:
         raise AssertionError(f"attempt {one.id} was assigned without a signature")
     request = requests[row.run_id]

@@ -33,8 +33,9 @@ from fleetwire.core.dispatch import (
 from fleetwire.core.envelopes import Envelope, order_bytes, spec_sha256
 from fleetwire.core.labels import Selector, parse_selector
 from fleetwire.core.leases import next_epoch
+from fleetwire.core.restore import held
 from fleetwire.core.specs import RunRequest, kind_of
-from fleetwire.server.domain import breaker, cluster
+from fleetwire.server.domain import breaker, cluster, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs, waiting
 from fleetwire.server.store.engine import Tx
@@ -200,6 +201,7 @@ def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed
     again = [one.task_id for one in pending if one.target is None and one.number > 1]
     tried = runs.tried(connection, again) if again else {}
     asked = runs.requests(connection, free) if free else {}
+    doubt = restore.standing(connection)
     candidates = {id_: _candidates(request, placed) for id_, request in asked.items()}
     return [
         Waiting(
@@ -211,6 +213,8 @@ def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed
             candidates=candidates.get(one.run_id, frozenset()) if one.target is None else _NONE,
             taken=frozenset(taken.get(one.run_id, ())) if one.target is None else _NONE,
             tried=frozenset(tried.get(one.task_id, ())),
+            held=held(doubt, one.id, one.target),
+            number=one.number,
             reason=one.reason,
         )
         for one in pending

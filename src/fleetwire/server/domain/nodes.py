@@ -12,7 +12,7 @@ from fleetwire.core.absences import Life
 from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.errors import FleetwireError, LimitExceeded
-from fleetwire.server.domain import breaker, cluster, node_story
+from fleetwire.server.domain import breaker, node_story, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.enrolment import (
     Enrolled,
@@ -162,7 +162,7 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
         tx.nudge(f"dispatch:{node}")
     if not greeted:
         return answers
-    cluster.raise_generation(tx, max(greetings[one["the_id"]].generation for one in greeted))
+    restore.go_past(tx, max(greetings[one["the_id"]].generation for one in greeted))
     nodes.greet_all(tx.connection, greeted)
     node_story.say_all(tx, told)
     for one in greeted:

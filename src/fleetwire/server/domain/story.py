@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from fleetwire.server.domain import views
+from fleetwire.core.restore import held
+from fleetwire.server.domain import restore, views
 from fleetwire.server.store import Connection, decisions, nodes, runs
 from fleetwire.server.store.decisions import Told
 from fleetwire.server.store.nodes import NodeRow
@@ -40,6 +41,7 @@ def story(connection: Connection, run_id: str) -> list[StoryLine]:
     lines = [_story_line(line) for line in told.get(None, ())]
     links = {}
     asides = 0
+    doubt = restore.standing(connection)
     for task in runs.tasks_of(connection, run_id):
         past = told.get(task.position, [])
         now = past[0].at if past else run.created_at
@@ -48,7 +50,11 @@ def story(connection: Connection, run_id: str) -> list[StoryLine]:
             if task.node_id not in links:
                 links[task.node_id] = nodes.by_id_or_name(connection, task.node_id)
             node = links[task.node_id]
-        text = _present(task, node)
+        waits = held(doubt, task.attempt, task.node_id)
+        if task.state in {"pending", "assigned"} and waits is not None:
+            text = f"waits: {waits}"
+        else:
+            text = _present(task, node)
         lines.append(StoryLine(now, task.position, task.node, task.state, text))
         away = task.outcome == "lost" or (node is not None and node.link != "online")
         if away and past and asides < ASIDES:

@@ -18,7 +18,7 @@ from fleetwire.core.happenings import Exited, Lost
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.conversation import Phase, ServerConversation
-from fleetwire.server.domain import nodes
+from fleetwire.server.domain import nodes, restore
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level, Word
 from fleetwire.server.gateway.batches import Levels, Reports
@@ -421,9 +421,21 @@ class Link:
             for id_, segment in answer.reopened:
                 self._tails[id_] = LogTail(segment, 0)
             self._spawn(self._resend([id_ for id_, _ in answer.reopened]))
+        if answer.asked:
+            # It has no place for a log of these yet: what the node has, it says first.
+            self._send_desired(tuple(Wanted(one.attempt, one.epoch, "run") for one in answer.asked))
+        if answer.adopted:
+            self._spawn(self._follow(answer.adopted))
         if answer.sealed:
             self._sealed(answer.sealed)
         self._wake.set()
+
+    async def _follow(self, adopted: tuple[restore.Asked, ...]) -> None:
+        """Want the logs of attempts that are this node's from now on."""
+        for one in adopted:
+            self._tails.setdefault(one.attempt, LogTail(one.segment, 0))
+        self._send_desired(tuple(Wanted(one.attempt, one.epoch, "run") for one in adopted))
+        await self._resend([one.attempt for one in adopted])
 
     def asks(self) -> Asked:
         """Say what this link has told its node already."""

@@ -212,6 +212,27 @@ def nodes_to_tell(connection: Connection) -> set[str]:
     return {node for (node,) in connection.execute(_NODES_TO_TELL) if node is not None}
 
 
+def in_doubt(
+    connection: Connection, *, node: str | None, before: str, limit: int
+) -> list[AttemptRow]:
+    """Return attempts with ids below `before` that are not known to have begun: assigned to a
+    node or waiting for it, or waiting for any where `node` is None. Locked.
+    """
+    waiting = _LOCK.where(PENDING).where(attempts.c.target == node)
+    queries = [waiting]
+    if node is not None:
+        queries.append(_LOCK.where(LIVE).where(attempts.c.node_id == node))
+    rows = []
+    for query in queries:
+        narrowed = (
+            query.where(attempts.c.id < before)
+            .where(attempts.c.state.in_(["pending", "assigned"]))
+            .limit(limit)
+        )
+        rows += [_row(row) for row in connection.execute(narrowed)]
+    return rows
+
+
 _LIVE_COUNT = select(attempts.c.node_id, func.count()).where(LIVE).group_by(attempts.c.node_id)
 _BUSY = Prepared(_LIVE_COUNT)
 _BUSY_OF = PreparedIn(lambda ids: _LIVE_COUNT.where(attempts.c.node_id.in_(ids)))

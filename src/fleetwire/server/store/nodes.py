@@ -209,6 +209,19 @@ class Catalogue:
         return known if len(known) == len(found) else self.all
 
 
+_NAMES = PreparedIn(lambda ids: select(nodes.c.id, nodes.c.name).where(nodes.c.id.in_(ids)))
+
+
+def names(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Return the names, by id, of those of these nodes that exist."""
+    return dict(_NAMES.rows(connection, ids))
+
+
+def all_ids(connection: Connection) -> list[str]:
+    """Return the ids of all nodes."""
+    return [id_ for (id_,) in connection.execute(select(nodes.c.id))]
+
+
 def catalogue(connection: Connection) -> Catalogue:
     """Return all nodes.
 

@@ -1,0 +1,131 @@
+"""What follows from a restored record (P26): doubt about what waits, and how it is settled.
+
+`meta` has `restored` (the id below which attempts are in doubt) and one row `doubt:{node}` for each
+node that was enrolled then: empty until the node has said all that it has, then the moment at which
+it was asked for what it did not mention; gone when that is settled.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fleetwire.core.attempts import lose_in_doubt
+from fleetwire.core.ids import RANDOM_BYTES, make_id
+from fleetwire.core.restore import LOST_IN_DOUBT, Doubt
+from fleetwire.server.domain import cluster
+from fleetwire.server.domain.changes import Changes
+from fleetwire.server.store import Connection, attempts, decisions, meta, nodes
+from fleetwire.server.store.attempts import AttemptRow
+from fleetwire.server.store.decisions import Decision
+from fleetwire.server.store.engine import Tx
+
+ANSWER_US: Final = 10_000_000
+"""A node that is connected answers within milliseconds; so long is waited for it."""
+AT_ONCE: Final = 1000
+_RESTORED: Final = "restored"
+_DOUBT: Final = "doubt:"
+
+
+class Asked(NamedTuple):
+    """An attempt that a node is asked for: what it has of it, it says again."""
+
+    attempt: str
+    epoch: int
+    segment: str
+
+
+def begin_doubt(tx: Tx) -> int:
+    """Take note that this record was put back: go past every generation that was given, and hold
+    what waits until each node has spoken. Return the generation from now on.
+    """
+    generation = cluster.raise_generation(tx, cluster.generation(tx), at_least_one=True)
+    hold(tx, generation)
+    return generation
+
+
+def go_past(tx: Tx, seen_by_node: int) -> None:
+    """A node has seen this generation: where it is ahead of ours, our record was put back."""
+    ours = cluster.generation(tx)
+    generation = cluster.raise_generation(tx, seen_by_node)
+    if generation != ours:
+        hold(tx, generation)
+
+
+def hold(tx: Tx, generation: int) -> None:
+    """Hold what waits now until each node has spoken."""
+    meta.put(tx.connection, _RESTORED, make_id(tx.now + 1000, bytes(RANDOM_BYTES)))
+    for node in nodes.all_ids(tx.connection):
+        meta.put(tx.connection, f"{_DOUBT}{node}", "")
+    text = (
+        f"this record is older than its nodes: generation {generation}; what waited is held until "
+        "they have said what they did since"
+    )
+    decisions.record(tx.connection, [Decision(tx.now, None, None, None, None, text)])
+    tx.nudge("nodes")
+
+
+def standing(connection: Connection) -> Doubt | None:
+    """Return the doubt that there is, or None."""
+    before = meta.get(connection, _RESTORED)
+    if before is None:
+        return None
+    asked = [key.removeprefix(_DOUBT) for key in meta.beginning_with(connection, _DOUBT)]
+    return Doubt(before, nodes.names(connection, asked))
+
+
+def heard(changes: Changes, node: str, mentioned: frozenset[str]) -> list[Asked]:
+    """A node has said all it has: return what it is to be asked for all the same, because its
+    folder may be among those that are sealed and not mentioned any more.
+    """
+    tx = changes.tx
+    key = f"{_DOUBT}{node}"
+    if meta.get(tx.connection, key) != "":
+        return []
+    meta.put(tx.connection, key, str(tx.now))
+    before = meta.get(tx.connection, _RESTORED)
+    if before is None:
+        return []
+    rows = attempts.in_doubt(tx.connection, node=node, before=before, limit=AT_ONCE)
+    rows += attempts.in_doubt(tx.connection, node=None, before=before, limit=AT_ONCE)
+    return [
+        Asked(row.id, row.attempt.epoch, row.segment) for row in rows if row.id not in mentioned
+    ]
+
+
+def settle(tx: Tx) -> None:
+    """End the doubt about nodes that had time to answer, and about those that were deleted."""
+    before = meta.get(tx.connection, _RESTORED)
+    if before is None:
+        return
+    asked = meta.beginning_with(tx.connection, _DOUBT)
+    known = nodes.names(tx.connection, [key.removeprefix(_DOUBT) for key in asked])
+    changes = Changes(tx)
+    left = len(asked)
+    for key, at in asked.items():
+        node = key.removeprefix(_DOUBT)
+        if node in known and (not at or int(at) + ANSWER_US > tx.now):
+            continue
+        if _lose(changes, node, before):
+            meta.remove(tx.connection, key)
+            left -= 1
+    if not left and _lose(changes, None, before):
+        meta.remove(tx.connection, _RESTORED)
+    changes.flush()
+    tx.nudge("sealing")
+    tx.nudge("dispatch")
+
+
+def _lose(changes: Changes, node: str | None, before: str) -> bool:
+    """Give up what is still in doubt on a node, or on none; say whether that was all."""
+    connection = changes.tx.connection
+    rows = attempts.in_doubt(connection, node=node, before=before, limit=AT_ONCE)
+    changes.take(rows)
+    for row in rows:
+        _lose_one(changes, row)
+    return len(rows) < AT_ONCE
+
+
+def _lose_one(changes: Changes, row: AttemptRow) -> None:
+    after = changes.apply(lose_in_doubt(row.attempt, LOST_IN_DOUBT))
+    if after.log_state in {"open", "again"}:
+        changes.alter(row.id, log_state="gone")

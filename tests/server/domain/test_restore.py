@@ -1,0 +1,176 @@
+"""A record that is older than its nodes, through the use cases (P26)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+from sqlalchemy import text
+
+from fleetwire.core.desired import Observation
+from fleetwire.core.happenings import Declined, Exited, Started
+from fleetwire.core.leases import next_epoch
+from fleetwire.server.domain import attempts, cluster, desired, nodes, restore
+from fleetwire.server.domain.attempts import Answer, NodeReport, Stored
+from fleetwire.server.domain.changes import EMPTY_SHA256
+from fleetwire.server.domain.desired import Asked, Level
+from fleetwire.server.domain.nodes import Greeting
+from fleetwire.testing.fake_node import Identity
+from fleetwire.testing.heart import Heart, Serve, now_us
+
+EXITED = Exited(5, "exited", 3, None, 1, 0.5, 0, EMPTY_SHA256)
+FOREIGN = next_epoch(1, 4711)  # of a generation before, never given by this record
+
+
+async def greet(one: Heart, identity: Identity, generation: int = 0) -> int:
+    greeting = Greeting(identity.incarnation, "boot", "1", generation, now_us(), None)
+    accepted = await one.database.write(
+        partial(nodes.accept_hello, node=identity.node, greeting=greeting)
+    )
+    return accepted.link_epoch
+
+
+async def level(one: Heart, identity: Identity, link: int, *, full: bool = False) -> Level:
+    await one.dispatch.round()
+    asked = {identity.node: Asked(link, full=full)}
+    levels = await one.database.write(partial(desired.desired, asked=asked, key="k"))
+    return levels[identity.node]
+
+
+async def say(
+    one: Heart, identity: Identity, link: int, *said: Observation, complete: bool = False
+) -> Answer:
+    mentioned = frozenset((o.attempt, o.epoch) for o in said) if complete else None
+    report = NodeReport(
+        node=identity.node,
+        link_epoch=link,
+        observed=said,
+        mentioned=mentioned,
+        logs={o.attempt: Stored(0, None) for o in said},
+    )
+    (answer,) = await one.database.write(partial(attempts.report, reports=[report]))
+    return answer
+
+
+async def test_what_waits_is_held_until_its_node_has_spoken(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a, b = [await one.identity(name) for name in "ab"]
+        bound = await one.submit(nodes=(a.node,))
+        free = await one.submit(any=1)
+        await one.database.write(restore.begin_doubt)
+        one.clock.ahead_s += 1
+        after = await one.submit(nodes=(a.node,))
+        link = await greet(one, a)
+        wanted = (await level(one, a, link, full=True)).wanted
+        assert [w.attempt for w in wanted] == [(await one.run(after)).tasks[0].attempt]  # type: ignore[index]  # it has
+        assert any("held until a has said" in line for line in await one.story(bound))
+        assert any("held until a, b has said" in line for line in await one.story(free))
+        answer = await say(one, a, link, complete=True)
+        assert {one_.attempt for one_ in answer.asked} == {
+            (await one.run(run)).tasks[0].attempt
+            for run in (bound, free)  # type: ignore[index]  # it has
+        }
+        # It has nothing to say of them: the one is settled, the other waits for b as well.
+        one.clock.ahead_s += 11
+        await one.leases.round()
+        assert (await one.run(bound)).outcome == "lost"
+        assert (await one.run(free)).state == "pending"
+        await one.sealing.round()
+        link = await greet(one, b)
+        await say(one, b, link, complete=True)
+        one.clock.ahead_s += 11
+        await one.leases.round()
+        assert (await one.run(free)).outcome == "lost"
+        assert await one.database.read(restore.standing) is None
+
+
+async def test_what_began_since_the_backup_is_adopted_with_its_end(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        run_id = await one.submit(any=1)
+        (task,) = (await one.run(run_id)).tasks or ()
+        await one.database.write(restore.begin_doubt)
+        link = await greet(one, a)
+        answer = await say(
+            one, a, link, Observation(task.attempt, FOREIGN, (Started(1),)), complete=True
+        )
+        assert [one_.attempt for one_ in answer.adopted] == [task.attempt]
+        assert (await one.run(run_id)).counts["running"] == 1
+        await say(one, a, link, Observation(task.attempt, FOREIGN, (Started(1), EXITED)))
+        run = await one.run(run_id)
+        assert (run.outcome, run.sealed) == ("failed", True)
+        assert any("given after the backup" in line for line in await one.story(run_id))
+
+
+async def test_an_order_given_again_is_refused_and_the_first_start_counts(serve: Serve) -> None:
+    """Restored without a word to us: the node refuses, and what it began is the truth."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        link = await greet(one, a)
+        await one.database.write(partial(cluster.raise_generation, seen_by_node=5))
+        run_id = await one.submit(nodes=(a.node,))
+        (wanted,) = (await level(one, a, link)).wanted
+        assert wanted.order is not None
+        began = Observation(wanted.attempt, FOREIGN, (Started(1), EXITED))
+        declined = Observation(
+            wanted.attempt, wanted.epoch, (Declined(2, "it already started here", final=True),)
+        )
+        answer = await say(one, a, link, began, declined)
+        assert answer.void == ()  # its folder is not to go
+        assert (await one.run(run_id)).outcome == "failed"
+        assert answer.sealed == (wanted.attempt,)
+
+
+async def test_a_node_cannot_claim_what_is_not_its_own(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a, b = [await one.identity(name) for name in "ab"]
+        run_id = await one.submit(nodes=(b.node,))
+        (task,) = (await one.run(run_id)).tasks or ()
+        link = await greet(one, a)
+        claim = Observation(task.attempt, FOREIGN, (Started(1), EXITED))
+        assert (await say(one, a, link, claim)).unknown == (task.attempt,)
+        ours = await one.database.write(cluster.generation)
+        claim = msgspec.structs.replace(claim, epoch=next_epoch(ours, 4711))
+        link = await greet(one, b)
+        assert (await say(one, b, link, claim)).unknown == (task.attempt,)
+        assert (await one.run(run_id)).state == "pending"
+
+
+async def test_what_was_ended_since_the_restore_is_stopped_where_it_runs(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        run_id = await one.submit(nodes=(a.node,))
+        (task,) = (await one.run(run_id)).tasks or ()
+        await one.database.write(restore.begin_doubt)
+        await one.stop(run_id)
+        assert (await one.run(run_id)).outcome == "canceled"
+        link = await greet(one, a)
+        answer = await say(one, a, link, Observation(task.attempt, FOREIGN, (Started(1),)))
+        assert answer.void == ((task.attempt, FOREIGN, "stop"),)
+
+
+async def test_a_node_that_was_deleted_is_not_waited_for(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        run_id = await one.submit(nodes=(a.node,))
+        await one.database.write(restore.begin_doubt)
+        await one.database.write(lambda tx: nodes_gone(tx.connection))
+        await one.leases.round()
+        assert (await one.run(run_id)).outcome == "lost"
+        assert await one.database.read(restore.standing) is None
+
+
+def nodes_gone(connection: object) -> None:
+    connection.execute(text("DELETE FROM nodes"))  # type: ignore[attr-defined]  # a connection
+
+
+async def test_a_node_ahead_of_us_begins_the_doubt(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        await one.submit(nodes=(a.node,))
+        ours = await one.database.write(cluster.generation)
+        await greet(one, a, generation=ours + 5)
+        assert await one.database.write(cluster.generation) > ours + 5
+        doubt = await one.database.read(restore.standing)
+        assert doubt is not None
+        assert list(doubt.nodes.values()) == ["a"]

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import chart, footprint, latency, report, scale, simulated, throughput, viewer
+from bench import chart, footprint, latency, report, scale, simulated, stored, throughput, viewer
 from bench.figures import Figure
 from fleetwire.testing.lab import Lab
 
@@ -21,7 +21,10 @@ GROUPS: dict[str, Callable[[Lab], Iterator[Figure]]] = {
     "viewer": viewer.measure,
     "scale": scale.measure,
 }
-LONG: dict[str, Callable[[Lab], Iterator[Figure]]] = {"scale-10000": scale.measure_long}
+LONG: dict[str, Callable[[Lab], Iterator[Figure]]] = {
+    "scale-10000": scale.measure_long,
+    "stored": stored.measure,
+}
 """Groups that take minutes: only with --long, or by name."""
 
 
@@ -31,7 +34,9 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=[*GROUPS, *LONG], help="one group; repeatable"
     )
-    parser.add_argument("--long", action="store_true", help="10,000 simulated agents as well")
+    parser.add_argument(
+        "--long", action="store_true", help="10,000 simulated agents and 1,000,000 runs as well"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     figures: list[Figure] = []

@@ -179,6 +179,8 @@ class Changes:
                 not_before=None if at_once else planned.not_before,
             )
             self.apply(supersede(row.attempt, planned.number))
+            if row.attempt.outcome == "lost":
+                self.tx.nudge(f"node:{row.attempt.node}")
             self.tell(new, f"waits: {planned.reason}")
 
 

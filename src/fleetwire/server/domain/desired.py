@@ -131,7 +131,9 @@ def _rows(tx: Tx, asked: Mapping[str, Asked]) -> dict[str, list[AttemptRow]]:
     """Return the attempts each link has to hear of."""
     rows: dict[str, list[AttemptRow]] = {}
     brief = [node for node, one in asked.items() if not one.full]
-    for row in attempts.to_tell(tx.connection, brief) if brief else ():
+    to_tell = attempts.to_tell(tx.connection, brief) if brief else []
+    to_tell += attempts.given_up(tx.connection, brief) if brief else []
+    for row in to_tell:
         node = str(row.attempt.node)
         told = asked[node].told.get(row.id)
         if told != Word(row.attempt.epoch, row.attempt.wish, row.stop_grace):

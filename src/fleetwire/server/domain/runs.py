@@ -257,6 +257,8 @@ def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:
         if row.attempt.state in FINAL and not may_still_run(row.attempt):
             continue
         after = changes.apply(wish_stop(row.attempt, f"stopped by {by}"))
+        if after.attempt.state == "lost":
+            tx.nudge(f"node:{after.attempt.node}")
         if after.attempt.state in FINAL:
             continue
         told = row.stop_grace if row.attempt.wish == "stop" else None

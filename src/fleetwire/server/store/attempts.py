@@ -199,6 +199,24 @@ def to_tell(connection: Connection, node_ids: Sequence[str]) -> list[AttemptRow]
     return [_row(row) for row in _TO_TELL.rows(connection, node_ids)]
 
 
+_GIVEN_UP = PreparedIn(
+    lambda ids: (
+        _LOCK.where(UNSETTLED)
+        .where(attempts.c.node_id.in_(ids))
+        .where(attempts.c.state == "lost")
+        .where(attempts.c.wish == "stop")
+        .where(attempts.c.late_exit.is_(None))
+    )
+)
+
+
+def given_up(connection: Connection, node_ids: Sequence[str]) -> list[AttemptRow]:
+    """Return what was just given up on these nodes and is to stop where it still runs (P3): a
+    link that never broke is told so at once, any other when its node says what it has. Locked.
+    """
+    return [_row(row) for row in _GIVEN_UP.rows(connection, node_ids)]
+
+
 _NODES_TO_TELL = (
     select(attempts.c.node_id)
     .distinct()

@@ -24,6 +24,7 @@ from fleetwire.server.store.engine import (
     StorageFull,
     Tx,
 )
+from fleetwire.server.store.shell_sqlite import SqliteShell
 
 
 def big(table: sa.Table, number: int, size: int = 100_000) -> Callable[[Tx], int]:
@@ -245,3 +246,30 @@ def test_what_must_be_recorded_is_tried_again_with_the_reserve(
         reserve.close()
 
     with_database(test)
+
+
+def test_references_are_checked_after_a_migration_and_not_at_every_start(tmp_path: Path) -> None:
+    """With a million runs stored the check takes longer than a start may (P8)."""
+    shell = SqliteShell(str(tmp_path / "record.db"))
+
+    def write(*statements: str) -> None:
+        with shell.migration() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    write(
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE children (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents (id))",
+    )
+    with pytest.raises(AssertionError, match="'children' without its 'parents'"):
+        write("INSERT INTO children (parent) VALUES (7)")
+    with pytest.raises(AssertionError, match="'children' without its 'parents'"):
+        write("PRAGMA foreign_keys = OFF", "INSERT INTO children (parent) VALUES (8)")
+    unchecked = sqlite3.connect(tmp_path / "record.db")
+    unchecked.execute("INSERT INTO children (parent) VALUES (9)")
+    unchecked.commit()
+    unchecked.close()
+    write("SELECT 1")
+    with pytest.raises(AssertionError, match="'children' without its 'parents'"):
+        write("CREATE TABLE others (id INTEGER)")
+    shell.dispose()

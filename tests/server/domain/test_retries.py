@@ -9,7 +9,7 @@ from fleetwire.core import limits
 from fleetwire.core.desired import Observation
 from fleetwire.core.happenings import Exited, Started
 from fleetwire.core.retry import Retry
-from fleetwire.server.domain import attempts, desired, nodes
+from fleetwire.server.domain import attempts, breaker, desired, nodes
 from fleetwire.server.domain.attempts import Answer, NodeReport, Stored
 from fleetwire.server.domain.desired import Asked
 from fleetwire.server.domain.nodes import Greeting
@@ -217,3 +217,20 @@ async def test_tasks_of_one_run_keep_apart_though_they_are_tried_again(serve: Se
             placed = [view.node for view in one_of_each if view.node is not None]
             assert len(placed) == len(set(placed))
         assert all(task.number > 1 for task in run.tasks)
+
+
+async def test_no_retry_begins_while_the_breaker_is_open(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        node = await spoken(one, "a")
+        run_id = await one.submit(retry=Retry(on_failure=True, backoff=0.0))
+        ((first, epoch),) = await node.orders()
+        await one.database.write(partial(breaker.open_, gone=11, of=12))
+        await node.say(first, epoch, Started(1), exited(1))
+        assert await node.orders() == []
+        task = await task_of(one, run_id)
+        assert task.number == 2
+        assert task.reason is not None
+        assert "11 of 12" in task.reason
+        await one.database.write(partial(breaker.close, because="by a test"))
+        one.clock.ahead_s += 1
+        assert len(await node.orders()) == 1

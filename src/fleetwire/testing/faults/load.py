@@ -191,7 +191,9 @@ class Load:
             if run.id < oldest:  # newest first, and ids are ordered by time
                 break
             if run.id in flying:
-                self._take(flying[run.id], run)
+                # The list has no tasks, and a run is over for us when its log is settled as well.
+                ended = run.state == "ended"
+                self._take(flying[run.id], client.run(run.id) if ended else run)
 
     def _take(self, flight: Flight, run: Run) -> None:
         task = run.tasks[0] if run.tasks else None
@@ -199,7 +201,7 @@ class Load:
             flight.alive_when_canceled = max(
                 flight.alive_when_canceled, self._system.alive({flight.attempt}).total()
             )
-        if run.state == "ended":
+        if run.state == "ended" and task is not None and task.log.state != "open":
             flight.ended = True
 
     # ------------------------------------------------------------------------------ judging

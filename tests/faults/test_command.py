@@ -47,9 +47,9 @@ def failing(_stage: Stage) -> None:
     raise TimeoutError("in vain")
 
 
-def third_is_last(stage: Stage) -> None:
-    """Be untouched when k is 3."""
-    if "-3-" in stage.name:
+def fourth_is_last(stage: Stage) -> None:
+    """Be touched when k is 1, 3 and 4."""
+    if stage.k not in {1, 3, 4}:
         stage.measures["untouched"] = 1
 
 
@@ -64,7 +64,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
         Kind("broken", broken, system=NoSystem),  # type: ignore[arg-type]
         Kind("failing", failing, system=NoSystem),  # type: ignore[arg-type]
         Kind("missing", clean, system=NoSystem, needs=missing),  # type: ignore[arg-type]
-        Kind("every-k", third_is_last, system=NoSystem, enumerated=True),  # type: ignore[arg-type]
+        Kind("every-k", fourth_is_last, system=NoSystem, enumerated=True),  # type: ignore[arg-type]
     ):
         monkeypatch.setitem(kinds.KINDS, kind.name, kind)
 
@@ -108,10 +108,10 @@ def test_what_lacks_its_tool_is_not_run_and_not_passed(tmp_path: Path) -> None:
     assert (code, one.verdict, one.why) == (0, "not run", "no tool")
 
 
-def test_every_k_is_played_until_nothing_is_touched(tmp_path: Path) -> None:
+def test_every_k_is_played_until_nothing_is_touched_any_more(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     _, rounds = play(file, "--only", "every-k")
-    assert [one.seed for one in rounds] == [1, 2, 3]
+    assert [one.seed for one in rounds] == [1, 2, 3, 4, 5, 6, 7]
     _, again = play(file, "--only", "every-k", "--resume")
     assert again == rounds
 

@@ -1,7 +1,8 @@
-"""A short round of each kind of the fault lab; `./dev faults` plays long ones."""
+"""A short round of the kinds that need nothing special; `./dev faults` plays them all, and long."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -13,20 +14,33 @@ from fleetwire.testing.simulation.chance import Chance
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
+# Some crash points; without strace they are left out, and so neither passed nor skipped.
+POINTS = [("record", 9), ("agent", 5), ("shim", 6)]
+TRACED = POINTS if shutil.which("strace") else []
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(tmp_path_factory.mktemp("system"), nodes=2) as up:
+    with System(tmp_path_factory.mktemp("system"), nodes=1) as up:
         yield up
 
 
 @pytest.mark.parametrize(
-    "kind", ["server-kill", "spawner-kill", "shim-kill", "all-kill", "pause", "network"]
+    ("kind", "k"),
+    [
+        ("server-kill", 0),
+        ("all-kill", 0),
+        ("pause", 0),
+        ("network", 0),
+        ("spool", 0),
+        *((f"crash-points-{what}", k) for what, k in TRACED),
+    ],
 )
-def test_a_short_round_breaks_no_promise(system: System, kind: str) -> None:
+def test_a_short_round_breaks_no_promise(system: System, kind: str, k: int) -> None:
     stage = Stage(system, Chance(f"short {kind}"), kind)
     stage.scale = 0.15
+    stage.k = k
     KINDS[kind].play(stage)
     assert stage.broken == []
-    assert stage.faults.total() >= 2
+    assert stage.faults
     assert stage.outcomes.total()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fleetwire
+from fleetwire.testing.faults.kinds import KINDS
 
 DOCUMENTS = [
     "README.md",
@@ -23,6 +24,7 @@ DOCUMENTS = [
     "docs/seams.md",
     "docs/limits.md",
     "docs/promises.md",
+    "docs/reliability.md",
     "docs/decisions/README.md",
     "docs/checklists/README.md",
 ]
@@ -65,6 +67,17 @@ def test_links_lead_somewhere(root: Path) -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_what_reliability_names_exists(root: Path) -> None:
+    page = (root / "docs/reliability.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+)`", page))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (root / name).exists()] == []
+    rounds = page.partition("## Rounds")[0].rpartition("## Promise by promise")[2]
+    kinds = set(re.findall(r"`([a-z]+(?:-[a-z]+)+|network|drop|pause|spool|restored)`", rounds))
+    assert kinds <= set(KINDS), kinds - set(KINDS)
+    assert set(KINDS) - kinds <= {"soak"}, set(KINDS) - kinds
 
 
 def test_every_decision_is_in_the_list(root: Path) -> None:

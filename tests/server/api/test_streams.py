@@ -114,11 +114,168 @@ def test_history_and_live_are_one_path(fleet: Server, open_events: Callable[...,
     for at in range(0, len(data), 1 << 20):
         fleet.append(attempt, data[at : at + (1 << 20)])
     fleet.end(run["id"])
+    for path in (
+        f"/api/v1/runs/{run['id']}/events?logs=1",
+        f"/api/v1/attempts/{attempt}/log/stream",
+    ):
+        reader = Reader()
+        reader.take(iter(open_events(fleet, path)), until=lambda r: r.has_ended)
+        assert reader.logs[attempt] == data
+
+
+def test_end_waits_for_the_last_log(fleet: Server, open_events: Callable[..., Events]) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.end(run["id"], log_state="open")  # it has exited, but its log is not complete
+    reader = Reader()
+    stream = iter(open_events(fleet, f"/api/v1/runs/{run['id']}/events?logs=1"))
+    reader.take(stream, until=lambda r: r.run.get("state") == "ended" and bool(r.tasks))
+    fleet.append(attempt, b"late\n")
+    reader.take(stream, until=lambda r: r.logs.get(attempt) == b"late\n")
+    assert not reader.has_ended
+    fleet.append(attempt, b"last\n")
+    fleet.end(run["id"])
+    reader.take(stream, until=lambda r: r.has_ended)
+    assert reader.logs[attempt] == b"late\nlast\n"
+
+
+def test_a_damaged_log_ends_too(fleet: Server, open_events: Callable[..., Events]) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.append(attempt, b"some\n")
+    fleet.end(run["id"], log_state="damaged")
+    reader = Reader()
+    reader.take(
+        iter(open_events(fleet, f"/api/v1/attempts/{attempt}/log/stream")),
+        until=lambda r: r.has_ended,
+    )
+    assert reader.logs[attempt] == b"some\n"
+
+
+def test_resume_sends_the_rest(fleet: Server, open_events: Callable[..., Events]) -> None:
+    run = fleet.submit(selector="os=linux")
+    attempts = [task["attempt"] for task in run["tasks"]]
+    for attempt in attempts:
+        fleet.append(attempt, b"x" * 2_000_000 + b"\n")  # above 1 MiB: ids come along
+    path = f"/api/v1/runs/{run['id']}/events?logs=1"
+    reader = Reader()
+    events = open_events(fleet, path)
+    stream = iter(events)
+    reader.take(stream, until=lambda r: sum(map(len, r.logs.values())) == 4_000_002)
+    fleet.append(attempts[0], b"y\n")
+    reader.take(stream, until=lambda r: len(r.logs[attempts[0]]) == 2_000_003)
+    assert events.last_id
+    events.close()
+    fleet.append(attempts[0], b"z\n")
+    fleet.end(run["id"])
+    reader.take(iter(open_events(fleet, path, last=events.last_id)), until=lambda r: r.has_ended)
+    assert reader.logs[attempts[0]] == b"x" * 2_000_000 + b"\ny\nz\n"
+    assert reader.repeated < 4_000_000  # from the last cursor on, not from the beginning
+    assert reader.tasks.keys() == {0, 1}  # what people see is sent anew
+
+
+def test_resume_over_a_restart_of_the_server(
+    fleet: Server, open_events: Callable[..., Events]
+) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.append(attempt, b"a" * 2_000_000)  # above 1 MiB: an id comes along
+    path = f"/api/v1/runs/{run['id']}/events?logs=1"
+    reader = Reader()
+    events = open_events(fleet, path)
+    stream = iter(events)
+    reader.take(stream, until=lambda r: len(r.logs.get(attempt, b"")) == 2_000_000)
+    began = time.monotonic()
+    fleet.restart()
+    assert time.monotonic() - began < 10
+    assert list(stream) == []  # a whole answer without `end`: the reader comes back
+    fleet.append(attempt, b"b")
+    fleet.end(run["id"])
+    again = iter(open_events(fleet, path, last=events.last_id))
+    reader.take(again, until=lambda r: r.has_ended)
+    assert reader.logs[attempt] == b"a" * 2_000_000 + b"b"
+    assert reader.repeated < 2_000_000
+
+
+def test_a_strange_last_event_id_sends_everything(
+    fleet: Server, open_events: Callable[..., Events]
+) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.append(attempt, b"all\n")
+    fleet.end(run["id"])
+    for last in ("x", "0", "AQ", "____", "A" * 3000, "é"):
+        for path in (
+            f"/api/v1/runs/{run['id']}/events?logs=1",
+            f"/api/v1/attempts/{attempt}/log/stream",
+        ):
+            reader = Reader()
+            events = iter(open_events(fleet, path, last=last))
+            reader.take(events, until=lambda r: r.has_ended)
+            assert reader.logs[attempt] == b"all\n"
+
+
+def test_log_stream_from_an_offset(fleet: Server, open_events: Callable[..., Events]) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.append(attempt, b"0123456789")
+    fleet.end(run["id"])
+    path = f"/api/v1/attempts/{attempt}/log/stream?offset=4"
+    events = open_events(fleet, path)
+    sent = list(events)
+    assert [name for name, _ in sent] == ["log", "end"]
+    assert sent[0][1]["offset"] == 4
+    assert events.last_id == "10"
+    resumed = list(open_events(fleet, path, last="8"))
+    assert resumed[0][1]["offset"] == 8
+    past = list(open_events(fleet, f"/api/v1/attempts/{attempt}/log/stream?offset=99"))
+    assert [name for name, _ in past] == ["end"]
+
+
+def test_without_any_nudge_the_sweep_sees_it(
+    fleet: Server, open_events: Callable[..., Events]
+) -> None:
+    fleet.process.nudges._drop = True
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    stream = iter(open_events(fleet, f"/api/v1/runs/{run['id']}/events?logs=1"))
+    reader = Reader()
+    reader.take(stream, until=lambda r: bool(r.tasks))
+    fleet.append(attempt, b"swept\n")
+    fleet.end(run["id"])
+    reader.take(stream, until=lambda r: r.has_ended)
+    assert reader.logs[attempt] == b"swept\n"
+
+
+def test_a_nudge_arrives_soon(fleet: Server, open_events: Callable[..., Events]) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    stream = iter(open_events(fleet, f"/api/v1/runs/{run['id']}/events?logs=1"))
+    reader = Reader()
+    reader.take(stream, until=lambda r: bool(r.tasks))
+    took = []
+    for number in range(20):
+        began = time.monotonic()
+        fleet.append(attempt, b"x")
+        reader.take(stream, until=lambda r, n=number: len(r.logs.get(attempt, b"")) == n + 1)
+        took.append(time.monotonic() - began)
+    assert sorted(took)[10] < follow.SWEEP_S / 2, took  # nudged, not swept
+
+
+def test_a_deleted_segment_ends_the_stream(
+    fleet: Server, open_events: Callable[..., Events]
+) -> None:
+    run = fleet.submit(nodes=["a"])
+    attempt = run["tasks"][0]["attempt"]
+    fleet.append(attempt, b"x\n")
+    fleet.end(run["id"])
+    logs = fleet.process.logs
+    fleet.run(logs.delete_segment(logs.segment_now()))
     names = [name for name, _ in open_events(fleet, f"/api/v1/runs/{run['id']}/events?logs=1")]
     assert names[-1] == "end"
     assert "log" not in names
-    told = fleet.client.get(f"/api/v1/attempts/{attempt}/log/stream")
-    assert (told.status_code, told.json()["code"]) == (410, "log-gone")
+    told = fleet.call("GET", f"/api/v1/attempts/{attempt}/log/stream")
+    assert (told.status, told.code) == (410, "log-gone")
 
 
 def test_a_reader_that_does_not_read_holds_back_nobody_and_nothing(

@@ -1,8 +1,8 @@
 """Rounds that kill a process at the k-th system call of what it does for some tasks, for every k.
 
 The server dies in the middle of submit, commit, append and answer; the agent, the spawner and the
-shim in the middle of a start, of output, of an end. k grows by one each round until a round passes
-in which nothing was touched: then all points have been tried.
+shim in the middle of a start, of output, of an end. k grows by one each round until nothing is
+touched any more: then all points have been tried.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 
@@ -97,19 +97,12 @@ def _server(stage: Stage, kills: int) -> Act:
         else:
             while not stage.server_serves():
                 yield 0.1
-                yield from _revived(system.lives(system.server), system.lab.launch_server)
+                system.revive_server()
             yield chance.between(0.0, 1.5)
         stage.did("kill server")
         system.kill_server()
         yield chance.between(0.0, 0.3)
-        system.lab.launch_server()
-
-
-def _revived(lives: bool, launch: Callable[[], object]) -> Iterator[float]:
-    """Start again what another act has killed meanwhile, as a service manager would."""
-    if not lives:
-        yield 0.1
-        launch()
+        system.revive_server()
 
 
 def _agent(stage: Stage, name: str, kills: int) -> Act:
@@ -120,7 +113,7 @@ def _agent(stage: Stage, name: str, kills: int) -> Act:
         stage.did(f"kill agent {name}")
         system.kill_agent(name)
         yield chance.between(0.0, 0.3)
-        system.launch_agent(name)
+        system.revive_agent(name)
 
 
 def _spawner(stage: Stage, name: str, kills: int) -> Act:
@@ -161,11 +154,10 @@ def _everything(stage: Stage, times: int) -> Act:
             for attempt in sorted(system.shims(name)):
                 system.kill_shim(name, attempt)
         yield chance.between(0.0, 1.0)
-        if with_server and not system.lives(system.server):
-            system.lab.launch_server()
+        if with_server:
+            system.revive_server()
         for name in names:
-            if not system.lives(system.lab.agents[name]):
-                system.launch_agent(name)
+            system.revive_agent(name)
 
 
 def _pauses(stage: Stage, what: str, pids: Callable[[], list[int]], times: int) -> Act:

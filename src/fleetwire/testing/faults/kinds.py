@@ -37,7 +37,7 @@ class Kind(NamedTuple):
 
     `setting` names the system it wants, which `system` makes; `shared`: the system may stay up for
     the next round. `needs` raises NotRun where something is missing. `enumerated`: its seeds
-    are k = 1, 2, ... until a round passes that was not touched. `alone`: only by
+    are k = 1, 2, ... until nothing is touched any more. `alone`: only by
     name. `apart`: within network namespaces of its own. `database`: which one it is about.
     """
 

@@ -87,6 +87,18 @@ class System:
             server=f"http://127.0.0.1:{self.proxies[name].port}",
         )
 
+    def revive_server(self) -> None:
+        """Start the server, unless another act of the round has done so."""
+        if not self.lives(self.server):
+            self._notice("server", self.server)
+            self.lab.launch_server()
+
+    def revive_agent(self, name: str) -> None:
+        """Start an agent, unless another act of the round has done so."""
+        if not self.lives(self.lab.agents[name]):
+            self._notice(name, self.lab.agents[name])
+            self.launch_agent(name)
+
     def kill_server(self) -> None:
         """kill -9 of the server, if it lives."""
         self._notice("server", self.server)
@@ -119,13 +131,16 @@ class System:
         """kill -9 of the shim of an attempt, and remember whom it took with it: a shim may have
         gone on to another attempt since its `epoch` was read.
         """
-        pid = self.shims(name).get(attempt)
+        before = self.shims(name)
+        pid = before.get(attempt)
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.faults["shim"] += 1
-        self.shims_killed |= {one for one, its in self.shims(name).items() if its == pid}
+        # Afterwards its spawner may have buried it already.
+        both = (*before.items(), *self.shims(name).items())
+        self.shims_killed |= {one for one, its in both if its == pid}
 
     def shims(self, name: str) -> dict[str, int]:
         """Return the shim's pid of each attempt of a node that has begun and has no last record."""
@@ -149,13 +164,9 @@ class System:
         """Start what does not run, wait until the server serves and every node is online."""
         for proxy in self.proxies.values():
             proxy.peace()
-        if not self.lives(self.server):
-            self._notice("server", self.server)
-            self.lab.launch_server()
+        self.revive_server()
         for name in self.names:
-            if not self.lives(self.lab.agents[name]):
-                self._notice(name, self.lab.agents[name])
-                self.launch_agent(name)
+            self.revive_agent(name)
         self.lab.wait_ready()
         for name in self.names:
             self.lab.wait_online(name)

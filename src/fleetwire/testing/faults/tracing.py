@@ -66,6 +66,7 @@ class Tracer:
         self.log = log
         self._pids = list(pids)
         self._kills = action == KILL
+        self._follows = follow
         self._argv = [program, "-q", "-o", str(log), *(["-f"] if follow else [])]
         self._argv += ["-e", f"trace={names}", "-e", f"inject={names}:{action}:when={when}"]
         self._argv += [word for path in paths for word in ("-P", str(path))]
@@ -118,11 +119,12 @@ class Tracer:
         if self._process.poll() is not None:
             said = self.log.with_suffix(".said").read_text(errors="replace").strip()
             raise NotRun(f"strace cannot attach: {said[-200:]}")
-        return all(_is_traced(pid) for pid in self._pids)
+        return all(_is_traced(pid, threads=self._follows) for pid in self._pids)
 
 
-def _is_traced(pid: int) -> bool:
+def _is_traced(pid: int, *, threads: bool) -> bool:
     with contextlib.suppress(OSError):
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        return all(_ATTACHED.search((one / "status").read_text()) for one in threads)
+        path = Path(f"/proc/{pid}")
+        looked = list((path / "task").iterdir()) if threads else [path]
+        return all(_ATTACHED.search((one / "status").read_text()) for one in looked)
     return True  # it has ended meanwhile

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fleetwire.agent.reserve import Reserve
+from fleetwire.agent.reserve import NAME, Reserve
 from fleetwire.core.limits import KIB, NODE_RESERVE_BYTES
 
 BLOCK = 4096
@@ -33,7 +33,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
-    disk = Disk(tmp_path / "reserve")
+    disk = Disk(tmp_path / NAME)
     monkeypatch.setattr(os, "fstatvfs", disk.fstatvfs)
     return disk
 

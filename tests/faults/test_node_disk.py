@@ -90,7 +90,7 @@ def test_starts_are_refused_with_the_reason_and_go_on_when_there_is_space(place:
         assert lab.client.wait(one.id).outcome == "succeeded"
     assert len(lab.ledger.lines()) == 1
     wait_until(lambda: "disk is full" not in place.shown(), "the node to tell that, too")
-    reserve = place.disk.seen(place.disk.path / "reserve")
+    reserve = place.disk.seen(place.disk.path / "disk-reserve")
     wait_until(lambda: reserve.stat().st_blocks * 512 == DISK // 16, "the reserve to be whole")
 
 

@@ -18,7 +18,9 @@ from typing import Final
 from fleetwire.core import limits
 from fleetwire.core.reserve import bounds
 
-NAME: Final = "reserve"
+# Not `reserve`: by that name the spawner, too, would find room for its own record in this folder,
+# and rename it (shim.records).
+NAME: Final = "disk-reserve"
 _STEP: Final = 64 * limits.KIB  # a folder, a file and what a file system needs to know of them
 
 

@@ -19,7 +19,7 @@ def agent_kill(stage: Stage) -> None:
 
 def server_kill(stage: Stage) -> None:
     """kill -9 of the server, at times while it starts."""
-    _under_load(stage, [_server(stage, 10)])
+    _under_load(stage, [_server(stage, 16)])
 
 
 def spawner_kill(stage: Stage) -> None:
@@ -34,9 +34,9 @@ def shim_kill(stage: Stage) -> None:
 
 def all_kill(stage: Stage) -> None:
     """kill -9 of everything at random, at times of a whole node or of all at once."""
-    acts = [_server(stage, 8), _everything(stage, 3)]
+    acts = [_server(stage, 16), _everything(stage, 4)]
     for name in stage.system.names:
-        acts += [_agent(stage, name, 5), _spawner(stage, name, 3), _shim(stage, name, 2)]
+        acts += [_agent(stage, name, 9), _spawner(stage, name, 5), _shim(stage, name, 3)]
     _under_load(stage, acts)
 
 
@@ -92,7 +92,7 @@ def _under_load(stage: Stage, acts: list[Act]) -> None:
 def _server(stage: Stage, kills: int) -> Act:
     system, chance = stage.system, stage.chance.fork(f"server {len(stage.story)}")
     for _ in range(stage.times(kills)):
-        if chance.odds(0.3):
+        if chance.odds(0.45):
             yield chance.between(0.0, 2.5)  # most likely it is not up yet
         else:
             while not stage.server_serves():

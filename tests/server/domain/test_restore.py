@@ -174,3 +174,29 @@ async def test_a_node_ahead_of_us_begins_the_doubt(serve: Serve) -> None:
         doubt = await one.database.read(restore.standing)
         assert doubt is not None
         assert list(doubt.nodes.values()) == ["a"]
+
+
+async def test_what_had_begun_and_is_not_mentioned_is_asked_for_before_it_is_lost(
+    serve: Serve,
+) -> None:
+    """It has ended since, and its folder is sealed: the node brings it when it is asked."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        link = await greet(one, a)
+        runs = [await one.submit(nodes=(a.node,)) for _ in range(2)]
+        epochs = {w.attempt: w.epoch for w in (await level(one, a, link)).wanted}
+        for attempt, epoch in epochs.items():
+            await say(one, a, link, Observation(attempt, epoch, (Started(1),)))
+        await one.database.write(restore.begin_doubt)
+        link = await greet(one, a)
+        assert {w.attempt for w in (await level(one, a, link, full=True)).wanted} == set(epochs)
+        await say(one, a, link, complete=True)
+        first = (await one.run(runs[0])).tasks[0].attempt  # type: ignore[index]  # it has one
+        await say(one, a, link, Observation(first, epochs[first], (Started(1), EXITED)))
+        assert (await one.run(runs[0])).outcome == "failed"
+        assert (await one.run(runs[1])).counts["running"] == 1
+        one.clock.ahead_s += 11
+        await one.leases.round()
+        run = await one.run(runs[1])
+        assert run.outcome == "lost"
+        assert "spool gone" in str(run.tasks[0].reason)  # type: ignore[index]  # it has one

@@ -129,7 +129,7 @@ class _Taking:
         self._awaiting: dict[str, int | None] = {}
         self._void: list[tuple[str, int, NodeWish]] = []
         self._reopened: list[tuple[str, str]] = []
-        self._asked: list[Asked] = []
+        self._asked: tuple[Asked, ...] = ()
         self._adopted: list[Asked] = []
 
     def take(self) -> Answer:
@@ -152,7 +152,7 @@ class _Taking:
             awaiting=self._awaiting,
             void=tuple(self._void),
             reopened=tuple(self._reopened),
-            asked=tuple(self._asked),
+            asked=self._asked,
             adopted=tuple(self._adopted),
         )
 
@@ -325,17 +325,26 @@ class _Taking:
         """
         held = attempts.unsettled_of_node(self.changes.tx.connection, self.link.id)
         self.changes.take(held)
-        for row in (self.changes[one.id] for one in held):
+        begun = [
+            row
+            for row in (self.changes[one.id] for one in held)
+            if row.attempt.state not in {"pending", "assigned"}
+        ]
+        heard = restore.heard(
+            self.changes,
+            self.link.id,
+            mentioned=frozenset(attempt for attempt, _ in mentioned),
+            begun=[row.id for row in begun],
+        )
+        self._asked = heard.asked
+        for row in begun:
             one = row.attempt
-            if (one.id, one.epoch) in mentioned or one.state in {"pending", "assigned"}:
+            if (one.id, one.epoch) in mentioned or one.id in heard.spared:
                 continue
             after = self.changes.apply(declare_lost(one, SPOOL_GONE))
             if after.log_state in {"open", "again"}:
                 self.changes.alter(row.id, log_state="gone")
                 self.sealing = True
-        self._asked += restore.heard(
-            self.changes, self.link.id, frozenset(attempt for attempt, _ in mentioned)
-        )
 
 
 def _has_ended(observation: Observation) -> bool:

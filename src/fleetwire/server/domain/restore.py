@@ -1,15 +1,15 @@
 """What follows from a restored record (P26): doubt about what waits, and how it is settled.
 
 `meta` has `restored` (the id below which attempts are in doubt) and one row `doubt:{node}` for each
-node that was enrolled then: empty until the node has said all that it has, then the moment at which
-it was asked for what it did not mention; gone when that is settled.
+node that was enrolled then: empty until the node has said all that it has, then the moment of that,
+and the ids of what began there before the backup and was not mentioned; gone when that is settled.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fleetwire.core.attempts import lose_in_doubt
+from fleetwire.core.attempts import FINAL, SPOOL_GONE, declare_lost, lose_in_doubt
 from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.restore import LOST_IN_DOUBT, Doubt
 from fleetwire.server.domain import cluster
@@ -73,23 +73,36 @@ def standing(connection: Connection) -> Doubt | None:
     return Doubt(before, nodes.names(connection, asked))
 
 
-def heard(changes: Changes, node: str, mentioned: frozenset[str]) -> list[Asked]:
-    """A node has said all it has: return what it is to be asked for all the same, because its
-    folder may be among those that are sealed and not mentioned any more.
+class Heard(NamedTuple):
+    """What follows from a node's complete report while there is doubt. A folder that is sealed is
+    not mentioned any more, and may be there: so what it did not mention it is asked for all the
+    same (`asked`), and nothing is concluded yet from its silence about the others (`spared`).
+    """
+
+    asked: tuple[Asked, ...] = ()
+    spared: frozenset[str] = frozenset()
+
+
+def heard(changes: Changes, node: str, mentioned: frozenset[str], begun: list[str]) -> Heard:
+    """A node has said all it has. `begun` are the attempts that the record knows to have begun
+    there and whose log is not settled: the level that the node was told names them already.
     """
     tx = changes.tx
     key = f"{_DOUBT}{node}"
-    if meta.get(tx.connection, key) != "":
-        return []
-    meta.put(tx.connection, key, str(tx.now))
+    known = meta.get(tx.connection, key)
     before = meta.get(tx.connection, _RESTORED)
-    if before is None:
-        return []
+    if known is None or before is None:
+        return Heard()
+    if known:
+        return Heard(spared=frozenset(known.split()[1:]))
+    spared = [id_ for id_ in begun if id_ < before and id_ not in mentioned]
+    meta.put(tx.connection, key, " ".join([str(tx.now), *spared]))
     rows = attempts.in_doubt(tx.connection, node=node, before=before, limit=AT_ONCE)
     rows += attempts.in_doubt(tx.connection, node=None, before=before, limit=AT_ONCE)
-    return [
+    asked = [
         Asked(row.id, row.attempt.epoch, row.segment) for row in rows if row.id not in mentioned
     ]
+    return Heard(tuple(asked), frozenset(spared))
 
 
 def settle(tx: Tx) -> None:
@@ -101,10 +114,12 @@ def settle(tx: Tx) -> None:
     known = nodes.names(tx.connection, [key.removeprefix(_DOUBT) for key in asked])
     changes = Changes(tx)
     left = len(asked)
-    for key, at in asked.items():
+    for key, said in asked.items():
         node = key.removeprefix(_DOUBT)
+        at, *silent = said.split() or [""]
         if node in known and (not at or int(at) + ANSWER_US > tx.now):
             continue
+        _lose_silent(changes, silent)
         if _lose(changes, node, before):
             meta.remove(tx.connection, key)
             left -= 1
@@ -123,6 +138,19 @@ def _lose(changes: Changes, node: str | None, before: str) -> bool:
     for row in rows:
         _lose_one(changes, row)
     return len(rows) < AT_ONCE
+
+
+def _lose_silent(changes: Changes, ids: list[str]) -> None:
+    """What had begun there before the backup, and nothing came of it when it was asked for. What
+    has ended by now may be sending its log: that is for the node's next report to say.
+    """
+    changes.load(ids)
+    for id_ in ids:
+        row = changes.get(id_)
+        if row is not None and row.attempt.state not in FINAL:
+            after = changes.apply(declare_lost(row.attempt, SPOOL_GONE))
+            if after.log_state in {"open", "again"}:
+                changes.alter(id_, log_state="gone")
 
 
 def _lose_one(changes: Changes, row: AttemptRow) -> None:

@@ -20,6 +20,7 @@ DICTATED = {
     "add_exception_handler": "Starlette",
     "add_signal_handler": "asyncio",
     "call_exception_handler": "asyncio",
+    "default_int_handler": "signal",
     "exception_handler": "FastAPI",
     "exception_handlers": "FastAPI",
     "handler": "logging, signal",

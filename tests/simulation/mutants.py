@@ -420,17 +420,6 @@ def the_spool_is_trimmed_ahead_of_the_server(patch: Patch) -> None:
     patch.setattr(Roster, "durable", lambda self, a, length: durable(self, a, length + 4096))
 
 
-@mutant(plan=NETWORK, seeds=120)
-def every_link_sends_from_the_beginning(patch: Patch) -> None:
-    tell_all = Link._tell_all
-
-    def forgetful(self: Any, level: Any, lengths: Any) -> None:
-        del lengths
-        tell_all(self, level, {})
-
-    patch.setattr(Link, "_tell_all", forgetful)
-
-
 @mutant(plan=NETWORK)
 def what_an_older_link_was_told_counts_as_told(patch: Patch) -> None:
     def silent(self: Any) -> None:

@@ -262,7 +262,7 @@ def test_a_nudge_arrives_soon(fleet: Server, open_events: Callable[..., Events])
     assert sorted(took)[10] < follow.SWEEP_S / 2, took  # nudged, not swept
 
 
-def test_a_deleted_segment_ends_the_stream(
+def test_a_deleted_segment_ends_the_stream_of_its_run_and_is_refused_by_itself(
     fleet: Server, open_events: Callable[..., Events]
 ) -> None:
     run = fleet.submit(nodes=["a"])

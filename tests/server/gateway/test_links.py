@@ -20,6 +20,7 @@ from fleetwire.server.api import http
 from fleetwire.server.domain import nodes, views
 from fleetwire.server.gateway import endpoint
 from fleetwire.server.gateway.link import Link
+from fleetwire.server.store import meta
 from fleetwire.testing.fake_node import Behaviour, FakeNode
 from fleetwire.testing.heart import Heart, Serve, now_us
 
@@ -32,6 +33,11 @@ def only(run: views.RunView) -> views.TaskView:
 
 def has_orders(node: FakeNode) -> bool:
     return any(isinstance(event, Desired) and event.attempts for event in node.received)
+
+
+async def doubts(one: Heart) -> dict[str, str]:
+    """Return the nodes that were asked once more for what they did not mention."""
+    return await one.database.read(lambda c: meta.beginning_with(c, "doubt:"))
 
 
 async def log_of(one: Heart, task: views.TaskView) -> bytes:
@@ -442,6 +448,9 @@ async def test_what_a_complete_report_does_not_mention_is_lost(serve: Serve) -> 
         node.spool.clear()
         mute.behaviour = Behaviour()
         async with node.connected(), mute.connected():
+            # It is asked for once more, and has time to answer.
+            await one.wait(lambda: doubts(one), bool)
+            one.clock.ahead_s += 11
             assert (await one.wait_run(run_id)).outcome == "lost"
             # Its order was told, but it never said that it started: it is told again.
             assert (await one.wait_run(unstarted)).outcome == "succeeded"

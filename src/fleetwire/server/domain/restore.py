@@ -3,6 +3,10 @@
 `meta` has `restored` (the id below which attempts are in doubt) and one row `doubt:{node}` for each
 node that was enrolled then: empty until the node has said all that it has, then the moment of that,
 and the ids of what began there before the backup and was not mentioned; gone when that is settled.
+
+Not every restored record is known to be one: a copy that was put back by hand may be of the newest
+generation. So whatever a node does not mention, though it began there, it is asked for once before
+it is called lost, doubt or not.
 """
 
 from __future__ import annotations
@@ -74,9 +78,10 @@ def standing(connection: Connection) -> Doubt | None:
 
 
 class Heard(NamedTuple):
-    """What follows from a node's complete report while there is doubt. A folder that is sealed is
-    not mentioned any more, and may be there: so what it did not mention it is asked for all the
-    same (`asked`), and nothing is concluded yet from its silence about the others (`spared`).
+    """What follows from a node's complete report. A folder that is sealed is not mentioned any
+    more, and may be there: so what it did not mention it is asked for all the same (`asked`, which
+    is for doubt; what began there is in the level that it was told), and nothing is concluded yet
+    from its silence (`spared`).
     """
 
     asked: tuple[Asked, ...] = ()
@@ -91,26 +96,29 @@ def heard(changes: Changes, node: str, mentioned: frozenset[str], begun: list[st
     key = f"{_DOUBT}{node}"
     known = meta.get(tx.connection, key)
     before = meta.get(tx.connection, _RESTORED)
-    if known is None or before is None:
-        return Heard()
     if known:
         return Heard(spared=frozenset(known.split()[1:]))
-    spared = [id_ for id_ in begun if id_ < before and id_ not in mentioned]
-    meta.put(tx.connection, key, " ".join([str(tx.now), *spared]))
+    silent = [id_ for id_ in begun if id_ not in mentioned]
+    in_doubt = before is not None and known is not None
+    if silent or in_doubt:
+        meta.put(tx.connection, key, " ".join([str(tx.now), *silent]))
+    spared = frozenset(silent)
+    if before is None or known is None:
+        return Heard(spared=spared)
     rows = attempts.in_doubt(tx.connection, node=node, before=before, limit=AT_ONCE)
     rows += attempts.in_doubt(tx.connection, node=None, before=before, limit=AT_ONCE)
     asked = [
         Asked(row.id, row.attempt.epoch, row.segment) for row in rows if row.id not in mentioned
     ]
-    return Heard(tuple(asked), frozenset(spared))
+    return Heard(tuple(asked), spared)
 
 
 def settle(tx: Tx) -> None:
     """End the doubt about nodes that had time to answer, and about those that were deleted."""
     before = meta.get(tx.connection, _RESTORED)
-    if before is None:
-        return
     asked = meta.beginning_with(tx.connection, _DOUBT)
+    if before is None and not asked:
+        return
     known = nodes.names(tx.connection, [key.removeprefix(_DOUBT) for key in asked])
     changes = Changes(tx)
     left = len(asked)
@@ -120,10 +128,10 @@ def settle(tx: Tx) -> None:
         if node in known and (not at or int(at) + ANSWER_US > tx.now):
             continue
         _lose_silent(changes, silent)
-        if _lose(changes, node, before):
+        if before is None or _lose(changes, node, before):
             meta.remove(tx.connection, key)
             left -= 1
-    if not left and _lose(changes, None, before):
+    if before is not None and not left and _lose(changes, None, before):
         meta.remove(tx.connection, _RESTORED)
     changes.flush()
     tx.nudge("sealing")

@@ -37,6 +37,10 @@ def starts(lab: Lab) -> list[str]:
     return ledger(lab).read_text().splitlines() if ledger(lab).exists() else []
 
 
+def ledger_line(lab: Lab) -> str:
+    return f'echo "$FLEETWIRE_ATTEMPT" >> {ledger(lab)}'
+
+
 def counting(lab: Lab, count: int = 30, seconds: float = 0.05) -> Script:
     return Script(
         f'echo "$FLEETWIRE_ATTEMPT" >> {ledger(lab)}\n'
@@ -325,6 +329,27 @@ def test_sealed_folders_go_and_living_ones_stay(play: Play) -> None:
         assert lab.spool(living.id).exists()
         lab.server.stop_attempt(living, grace=0)
         await lab.server.wait(lambda: living.exit)
+
+    play(scenario)
+
+
+def test_what_is_wanted_again_waits_until_its_old_folder_is_gone(play: Play) -> None:
+    """Else what began meanwhile would be deleted with that, log and all (P5)."""
+    many = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); mkdir -p $i; (cd $i; touch $(seq 1 200)); done"
+
+    async def scenario(lab: Lab) -> None:
+        lab.server.manners.seal = False
+        await lab.up()
+        attempt = lab.server.want(lab.node, Script(many))
+        await lab.server.wait(lambda: attempt.exit)
+        lab.server.forget(attempt)
+        lab.server.reset_log(attempt)
+        attempt.story.clear()
+        lab.server.want(lab.node, Script(f"{ledger_line(lab)}; echo again"), attempt=attempt.id)
+        lab.server.manners.seal = True
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == b"again\n"
+        assert starts(lab) == [attempt.id]
 
     play(scenario)
 

@@ -29,6 +29,7 @@ REGRESSIONS = {
     15: "a challenge that came twice ended the agent",
     34: "a link that was overtaken while it was fenced ended by an AssertionError",
     426: "an attempt whose `epoch` was torn by a power loss stayed assigned",
+    5549: "what was wanted again was deleted with its old folder",
 }
 
 

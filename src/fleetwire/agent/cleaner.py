@@ -49,6 +49,7 @@ class Cleaner:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
         self._doomed: list[str] = []
+        self._going: list[str] = []  # what a thread deletes now
         self._unmarked: list[str] = []
         self._due = asyncio.Event()
 
@@ -71,6 +72,10 @@ class Cleaner:
     def has(self, attempt: str) -> bool:
         """Whether it is sealed and still here."""
         return attempt in self._kept
+
+    def deletes(self, attempt: str) -> bool:
+        """Whether its folder is about to be deleted: nothing may be put there until it is."""
+        return attempt in self._doomed or attempt in self._going
 
     def give_back(self, attempt: str) -> None:
         """It is not to be deleted after all."""
@@ -95,8 +100,9 @@ class Cleaner:
                 await asyncio.to_thread(self._mark, unmarked)
             self._expire()
             while self._doomed:
-                batch, self._doomed = self._doomed[:_BATCH], self._doomed[_BATCH:]
-                await asyncio.to_thread(self._delete, batch)
+                self._going, self._doomed = self._doomed[:_BATCH], self._doomed[_BATCH:]
+                await asyncio.to_thread(self._delete, self._going)
+                self._going = []
             self._say()
             self._due.clear()
             if self._doomed or self._unmarked:

@@ -278,10 +278,15 @@ class Roster:
         entry = self._entries.get(wanted.attempt)
         if entry is not None:
             entry.wanted = wanted
-            if not entry.asked:  # else there is nothing yet, and the watch tells when there is
+            # Before it has begun there is nothing, and the watch tells when there is. It may also
+            # have begun, and ended, while no link was there and the spawner's answer is under way.
+            if not entry.asked or entry.folder.begun is not None:
                 self.readable[wanted.attempt] = None
 
     def _act(self, entry: Entry | None, wanted: Wanted, starts: list[Entry]) -> None:
+        if self._cleaner.deletes(wanted.attempt):
+            self._wait_for_cleaner(entry, wanted)
+            return
         action = reconcile(wanted, entry.folder if entry else None, self._terms())
         if isinstance(action, Nothing) or (entry is None and isinstance(action, Report)):
             return
@@ -298,6 +303,20 @@ class Roster:
                 starts.append(entry)
                 return
         self._do(entry, wanted, action)
+
+    def _wait_for_cleaner(self, entry: Entry | None, wanted: Wanted) -> None:
+        """It was forgotten, and is wanted again before its old folder is gone: what began now
+        would be deleted with that. The sweep decides anew.
+        """
+        if entry is None:
+            if wanted.wish == "forget":
+                return
+            entry = self._entries[wanted.attempt] = Entry(
+                wanted.attempt, self._places.spool(wanted.attempt)
+            )
+        entry.wanted = wanted
+        self._put_off.add(entry.attempt)
+        self._sweep_later()
 
     def _do(self, entry: Entry, wanted: Wanted, action: Action) -> None:
         match action:

@@ -20,7 +20,7 @@ from fleetwire.core.attempts import Applied
 from fleetwire.core.happenings import Exited
 from fleetwire.protocol.credit import Credit
 from fleetwire.protocol.messages import Durable
-from fleetwire.server.domain import attempts, cluster, desired, dispatch, nodes, runs
+from fleetwire.server.domain import attempts, cluster, desired, dispatch, nodes, restore, runs
 from fleetwire.server.durable.errors import CommitUnknown
 from fleetwire.server.durable.groupcommit import GroupCommit
 from fleetwire.server.gateway.link import Link
@@ -29,6 +29,7 @@ from fleetwire.server.logs.backend import Extent, Row
 from fleetwire.server.store import engine
 from fleetwire.shim import records
 from fleetwire.shim.frames import Frame
+from fleetwire.testing.simulation import restore as simulated_restore
 from fleetwire.testing.simulation import shim as simulated_shim
 
 Patch = pytest.MonkeyPatch
@@ -435,6 +436,27 @@ def what_an_older_link_was_told_counts_as_told(patch: Patch) -> None:
 
     patch.setattr(Roster, "disconnected", silent)
     patch.setattr(Roster, "observe", only_news)
+
+
+# -- restores --------------------------------------------------------------------------------
+
+RESTORES = {"restores": True, "faults": frozenset({"cut"}), "pause_s": 0.4}
+
+
+@mutant(plan=RESTORES, seeds=80)
+def what_waits_in_a_restored_record_is_started_at_once(patch: Patch) -> None:
+    for room in (dispatch, desired, restore):
+        patch.setattr(room, "held", lambda *_: None)
+
+
+@mutant(plan=RESTORES, seeds=80)
+def a_restored_record_is_not_known_to_be_one(patch: Patch) -> None:
+    patch.setattr(simulated_restore.restore, "begin_doubt", lambda _tx: 0)
+
+
+@mutant(plan={**RESTORES, **POWER}, seeds=120)
+def a_spool_s_beginning_is_not_told(patch: Patch) -> None:
+    patch.setattr(attempts._Taking, "_note_beginning", lambda _self, row, _begins: row)
 
 
 # -- sweeps ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
@@ -30,6 +31,10 @@ REGRESSIONS = {
     34: "a link that was overtaken while it was fenced ended by an AssertionError",
     426: "an attempt whose `epoch` was torn by a power loss stayed assigned",
     5549: "what was wanted again was deleted with its old folder",
+}
+RESTORED = {
+    17: "what a held attempt was is called expired, and it had started",
+    1126: "a hole in a lost attempt's log was sealed: the agent had not said where its spool began",
 }
 
 
@@ -60,6 +65,22 @@ def test_every_promise_is_kept_in_every_world(where: Installed, part: int) -> No
         faults += sum(story.faults.values())
     assert starts > 50
     assert faults > 50
+
+
+@pytest.mark.slow
+def test_every_promise_is_kept_where_backups_are_put_back(where: Installed) -> None:
+    restores = 0
+    for seed in range(40):
+        story = play(where, seed, dataclasses.replace(Plan.of(seed), restores=True))
+        assert story.violation is None, tell(story)
+        restores += story.faults["restore"]
+    assert restores > 40
+
+
+@pytest.mark.parametrize("seed", RESTORED)
+def test_what_once_failed_after_a_restore_does_not_fail_again(where: Installed, seed: int) -> None:
+    story = play(where, seed, dataclasses.replace(Plan.of(seed), restores=True))
+    assert story.violation is None, f"{RESTORED[seed]}\n{tell(story)}"
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)

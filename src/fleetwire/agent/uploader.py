@@ -148,8 +148,9 @@ class Uploader:
                 if entry.asked_below:  # now that this is said, its log may go on
                     self._roster.readable[entry.attempt] = None
                     self.wake()
-                # That a shim is about to begin is of interest in a complete report only.
-                report += [observation for observation in now if observation.happenings]
+                # That a shim is about to begin is of interest in a complete report only, but
+                # where a spool begins has to be known before a gap comes.
+                report += [one for one in now if one.happenings or one.begins]
         revision, admin = self._roster.applied, self._roster.level.admin
         if report or self._confirms_now(revision, admin):
             self.confirmed(revision, admin)

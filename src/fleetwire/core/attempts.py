@@ -88,15 +88,17 @@ def offer(attempt: Attempt) -> Applied:
     return Applied(msgspec.structs.replace(attempt, offered=True), None)
 
 
-def wish_stop(attempt: Attempt, why: str) -> Applied:
+def wish_stop(attempt: Attempt, why: str, *, in_doubt: bool = False) -> Applied:
     """Somebody wants it stopped. Ends it at once only where it cannot have started.
 
-    A lost one may still run somewhere: the wish waits for its node.
+    A lost one may still run somewhere: the wish waits for its node. So may one that is `in_doubt`
+    (core.restore), whatever the record says of it.
     """
     if attempt.wish == "stop" or (is_final(attempt) and not may_still_run(attempt)):
         return Applied(attempt, None)
     wished = msgspec.structs.replace(attempt, wish="stop")
-    if attempt.state == "pending" or (attempt.state == "assigned" and not attempt.offered):
+    unstarted = attempt.state == "pending" or (attempt.state == "assigned" and not attempt.offered)
+    if unstarted and not in_doubt:
         return Applied(_canceled(wished, why), f"canceled before it started: {why}")
     return Applied(wished, f"stop asked: {why}")
 

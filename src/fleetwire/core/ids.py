@@ -51,6 +51,11 @@ def parse_id(text: str, *, field: str | None = None) -> str:
     return text
 
 
+def time_of(id_: str) -> int:
+    """Return when an id was made, microseconds since 1970, to the millisecond before."""
+    return int(id_[:8] + id_[9:13], 16) * 1000
+
+
 def id_bytes(text: str) -> bytes:
     """Return the 16 bytes of an id, as binary frames carry it."""
     return bytes.fromhex(text.replace("-", ""))

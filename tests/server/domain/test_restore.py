@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import msgspec
+import pytest
 from sqlalchemy import text
 
 from fleetwire.core.desired import Observation
-from fleetwire.core.happenings import Declined, Exited, Started
+from fleetwire.core.happenings import Declined, Exited, Lost, Started
 from fleetwire.core.leases import next_epoch
+from fleetwire.core.restore import LOST_IN_DOUBT
 from fleetwire.server.domain import attempts, cluster, desired, nodes, restore
 from fleetwire.server.domain.attempts import Answer, NodeReport, Stored
 from fleetwire.server.domain.changes import EMPTY_SHA256
@@ -136,19 +138,6 @@ async def test_a_node_cannot_claim_what_is_not_its_own(serve: Serve) -> None:
         assert (await one.run(run_id)).state == "pending"
 
 
-async def test_what_was_ended_since_the_restore_is_stopped_where_it_runs(serve: Serve) -> None:
-    async with serve(loops=False) as one:
-        a = await one.identity("a")
-        run_id = await one.submit(nodes=(a.node,))
-        (task,) = (await one.run(run_id)).tasks or ()
-        await one.database.write(restore.begin_doubt)
-        await one.stop(run_id)
-        assert (await one.run(run_id)).outcome == "canceled"
-        link = await greet(one, a)
-        answer = await say(one, a, link, Observation(task.attempt, FOREIGN, (Started(1),)))
-        assert answer.void == ((task.attempt, FOREIGN, "stop"),)
-
-
 async def test_a_node_that_was_deleted_is_not_waited_for(serve: Serve) -> None:
     async with serve(loops=False) as one:
         a = await one.identity("a")
@@ -200,3 +189,76 @@ async def test_what_had_begun_and_is_not_mentioned_is_asked_for_before_it_is_los
         run = await one.run(runs[1])
         assert run.outcome == "lost"
         assert "spool gone" in str(run.tasks[0].reason)  # type: ignore[index]  # it has one
+
+
+async def test_what_may_have_begun_does_not_expire(serve: Serve) -> None:
+    """`expired` says that it never started, and nobody knows that yet: it has a day more."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        bound = await one.submit(nodes=(a.node,), queue_timeout=30.0)
+        free = await one.submit(any=1, queue_timeout=30.0)
+        one.clock.ahead_s += 60
+        await one.database.write(restore.begin_doubt)
+        await level(one, a, 0)
+        await one.leases.round()
+        for run_id in (bound, free):
+            assert (await one.run(run_id)).state == "pending"
+        link = await greet(one, a)
+        (task,) = (await one.run(bound)).tasks or ()
+        began = Observation(task.attempt, FOREIGN, (Started(1), EXITED))
+        await say(one, a, link, began, complete=True)
+        assert (await one.run(bound)).outcome == "failed"
+        one.clock.ahead_s += 25 * 3600
+        await one.leases.round()
+        run = await one.run(free)
+        assert (run.outcome, run.tasks[0].reason) == ("lost", LOST_IN_DOUBT)  # type: ignore[index]  # it has one
+
+
+async def test_a_stop_of_what_may_have_begun_waits_for_its_node(serve: Serve) -> None:
+    """`canceled` is shown when nothing of it lives (P13)."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        run_id = await one.submit(nodes=(a.node,))
+        await one.database.write(restore.begin_doubt)
+        await one.stop(run_id)
+        assert (await one.run(run_id)).state == "pending"
+        link = await greet(one, a)
+        (task,) = (await one.run(run_id)).tasks or ()
+        await say(one, a, link, Observation(task.attempt, FOREIGN, (Started(1),)), complete=True)
+        (wanted,) = (await level(one, a, link)).wanted
+        assert (wanted.attempt, wanted.wish, wanted.order) == (task.attempt, "stop", None)
+        stopped = msgspec.structs.replace(EXITED, cause="stopped")
+        await say(one, a, link, Observation(task.attempt, FOREIGN, (Started(1), stopped)))
+        assert (await one.run(run_id)).outcome == "canceled"
+
+
+async def test_a_record_of_the_future_is_not_put_back(serve: Serve) -> None:
+    """What ran before the backup and what is new are told apart by the times of their ids."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        await one.submit(nodes=(a.node,))
+        one.clock.ahead_s -= 3600
+        with pytest.raises(restore.ClockBehind, match="clock shows: 3"):
+            await one.database.write(restore.begin_doubt)
+
+
+async def test_a_lost_attempt_s_log_with_a_hole_is_missing_and_not_sealed(serve: Serve) -> None:
+    """Its node says no hash of it: that the length fits does not show that the bytes are there."""
+    async with serve(loops=False) as one:
+        a = await one.identity("a")
+        run_id = await one.submit(nodes=(a.node,))
+        (task,) = (await one.run(run_id)).tasks or ()
+        await one.database.write(restore.begin_doubt)
+        link = await greet(one, a)
+        lost = Observation(task.attempt, FOREIGN, (Lost(3, "node rebooted"),), 9, 9)
+        await say(one, a, link, lost, complete=True)
+        report = NodeReport(
+            node=a.node, link_epoch=link, look=(task.attempt,),
+            logs={task.attempt: Stored(9, EMPTY_SHA256)},
+        )  # fmt: skip
+        await one.database.write(partial(attempts.report, reports=[report]))
+        measured = {task.attempt: Stored(9, EMPTY_SHA256)}
+        await one.database.write(partial(attempts.settle, measured=measured))
+        run = await one.run(run_id)
+        assert (run.outcome, run.tasks[0].log.state) == ("lost", "missing")  # type: ignore[index]  # it has one
+        assert any("missing from byte 0 to byte 9" in line for line in await one.story(run_id))

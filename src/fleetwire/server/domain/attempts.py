@@ -14,7 +14,6 @@ from fleetwire.core.attempts import (
     apply,
     declare_lost,
     describe,
-    expire,
     may_adopt,
     signals,
 )
@@ -210,16 +209,13 @@ class _Taking:
         if begins > row.log_begins:
             row = self.changes.alter(row.id, log_begins=begins)
         stored = self.report.logs.get(row.id)
-        if (
-            stored is not None
-            and stored.length < row.log_begins
-            and row.log_hole is None
-            and row.log_state in {"open", "again"}
-        ):
-            row = self.changes.alter(row.id, log_hole=stored.length)
+        # The log of what this node was never given by this record is looked up only now.
+        length = 0 if stored is None else stored.length
+        if length < row.log_begins and row.log_hole is None and row.log_state in {"open", "again"}:
+            row = self.changes.alter(row.id, log_hole=length)
             self.changes.tell(
                 row,
-                f"the log is missing from byte {stored.length} to byte {row.log_begins}: it is not "
+                f"the log is missing from byte {length} to byte {row.log_begins}: it is not "
                 "stored here any more, and the node's spool begins there",
             )
         return row
@@ -308,7 +304,9 @@ class _Taking:
             self._awaiting[row.id] = promised
             return
         sha256 = EMPTY_SHA256 if stored.length == 0 else stored.sha256
-        said = hash_said(row.attempt.exit, row.attempt.late_exit) or sha256
+        said = hash_said(row.attempt.exit, row.attempt.late_exit)
+        if said is None and row.log_hole is None:
+            said = sha256
         if stored.length == promised and sha256 is not None and sha256 == said:
             self.changes.settle(row.id, "sealed", promised, sha256)
             self._sealed.append(row.id)
@@ -413,7 +411,9 @@ def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
     said = hash_said(row.attempt.exit, row.attempt.late_exit)
     promised = row.log_length
     length, sha256 = stored
-    if sha256 is not None and fits(promised, said, stored):
+    # A lost attempt's node says no hash, and the length alone does not show what a hole lacks.
+    is_proven = said is not None or row.log_hole is None
+    if sha256 is not None and fits(promised, said, stored) and is_proven:
         changes.settle(row.id, "sealed", length, sha256)
     elif row.log_hole is not None and promised is not None and length >= promised:
         changes.settle(row.id, "missing", length, sha256)  # from where to where is told already
@@ -465,10 +465,11 @@ def sweep(tx: Tx, limit: int) -> int:
     late = attempts.past_lost_after(connection, tx.now, limit)
     orphaned = attempts.without_node(connection, limit)
     changes.load([*past, *never, *late, *orphaned])
+    doubt = restore.standing(connection) if past else None
     for id_ in past:
-        one = changes[id_].attempt
-        why = f"no start before its queue deadline; last reason: {one.reason or 'none'}"
-        changes.apply(expire(one, why))
+        reason = changes[id_].attempt.reason
+        why = f"no start before its queue deadline; last reason: {reason or 'none'}"
+        restore.end_waiting(changes, id_, why, doubt)
     for id_ in never:
         one = changes[id_].attempt
         if one.state == "assigned" and one.node is not None:

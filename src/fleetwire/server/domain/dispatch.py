@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fleetwire.core import limits
-from fleetwire.core.attempts import assign, expire
+from fleetwire.core.attempts import assign
 from fleetwire.core.dispatch import (
     Assign,
     Expire,
@@ -96,6 +96,9 @@ def round_(
     if assigns:
         _assign(changes, assigns, signing, seen)
     told = expired = 0
+    doubt = (
+        restore.standing(tx.connection) if any(isinstance(d, Expire) for d in decisions) else None
+    )
     for decision in decisions:
         row = changes[decision.attempt]
         if isinstance(decision, Wait):
@@ -105,7 +108,7 @@ def round_(
             changes.tell(row, f"waits: {decision.reason}")
         elif isinstance(decision, Expire):
             expired += 1
-            changes.apply(expire(row.attempt, decision.reason))
+            restore.end_waiting(changes, row.id, decision.reason, doubt)
     changes.flush()
     more = seen.more and bool(decisions)
     return Rounded(len(seen.waiting), len(assigns), told, expired, more, seen.page_end)

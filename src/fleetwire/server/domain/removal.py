@@ -6,10 +6,10 @@ from typing import Final
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, declare_lost, expire, give_back
+from fleetwire.core.attempts import FINAL, declare_lost, give_back
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.removal import objection
-from fleetwire.server.domain import node_story
+from fleetwire.server.domain import node_story, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import attempts, nodes
@@ -54,10 +54,11 @@ def delete(tx: Tx, node: str, *, word: str, by: str, force: bool) -> Deleted:
         )
     changes = Changes(tx)
     changes.take(held)
+    doubt = restore.standing(tx.connection)
     for one in live:
         back = changes.apply(give_back(one.attempt, DELETED), node=node)
         if back.attempt.state == "pending" and back.target == node:
-            changes.apply(expire(back.attempt, DELETED), node=node)
+            restore.end_waiting(changes, one.id, DELETED, doubt, node=node)
         if back.attempt.state in {"assigned", "running"}:
             changes.apply(declare_lost(back.attempt, DELETED))
     for one in held:
@@ -66,7 +67,7 @@ def delete(tx: Tx, node: str, *, word: str, by: str, force: bool) -> Deleted:
     bound = attempts.pending_for_node(tx.connection, node)
     changes.take(bound)
     for one in bound:
-        changes.apply(expire(changes[one.id].attempt, DELETED), node=node)
+        restore.end_waiting(changes, one.id, DELETED, doubt, node=node)
     lost = sum(changes[one.id].attempt.state == "lost" for one in live)
     changes.flush()
     node_story.say(tx, node, f"was deleted by {by}")

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fleetwire.core.attempts import FINAL, SPOOL_GONE, declare_lost, lose_in_doubt
-from fleetwire.core.ids import RANDOM_BYTES, make_id
-from fleetwire.core.restore import LOST_IN_DOUBT, Doubt
+from fleetwire.core import limits
+from fleetwire.core.attempts import FINAL, SPOOL_GONE, declare_lost, expire, lose_in_doubt
+from fleetwire.core.errors import FleetwireError
+from fleetwire.core.ids import RANDOM_BYTES, make_id, time_of
+from fleetwire.core.restore import LOST_IN_DOUBT, Doubt, held
 from fleetwire.server.domain import cluster
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, decisions, meta, nodes
@@ -25,9 +27,16 @@ from fleetwire.server.store.engine import Tx
 
 ANSWER_US: Final = 10_000_000
 """A node that is connected answers within milliseconds; so long is waited for it."""
+PATIENCE_US: Final = round(limits.LOST_AFTER_S * 1_000_000)
 AT_ONCE: Final = 1000
 _RESTORED: Final = "restored"
 _DOUBT: Final = "doubt:"
+
+
+class ClockBehind(FleetwireError):
+    """The machine's clock is behind the record that is put back."""
+
+    code = "clock-behind"
 
 
 class Asked(NamedTuple):
@@ -40,8 +49,16 @@ class Asked(NamedTuple):
 
 def begin_doubt(tx: Tx) -> int:
     """Take note that this record was put back: go past every generation that was given, and hold
-    what waits until each node has spoken. Return the generation from now on.
+    what waits until each node has spoken. Return the generation from now on. Raises ClockBehind.
     """
+    newest = attempts.newest(tx.connection)
+    if newest is not None and time_of(newest) > tx.now:
+        raise ClockBehind(
+            "The record holds runs of a later time than this machine's clock shows: "
+            f"{(time_of(newest) - tx.now) // 1_000_000} s later.",
+            hint="Set the clock first: what ran before the backup and what is new are told apart "
+            "by their time.",
+        )
     generation = cluster.raise_generation(tx, cluster.generation(tx), at_least_one=True)
     hold(tx, generation)
     return generation
@@ -56,7 +73,10 @@ def go_past(tx: Tx, seen_by_node: int) -> None:
 
 
 def hold(tx: Tx, generation: int) -> None:
-    """Hold what waits now until each node has spoken."""
+    """Hold what waits now until each node has spoken, which it has a day for: what waited has
+    its deadlines from before the backup, and some of them passed since.
+    """
+    attempts.grant_time(tx.connection, tx.now + PATIENCE_US)
     meta.put(tx.connection, _RESTORED, make_id(tx.now + 1000, bytes(RANDOM_BYTES)))
     for node in nodes.all_ids(tx.connection):
         meta.put(tx.connection, f"{_DOUBT}{node}", "")
@@ -111,6 +131,26 @@ def heard(changes: Changes, node: str, mentioned: frozenset[str], begun: list[st
         Asked(row.id, row.attempt.epoch, row.segment) for row in rows if row.id not in mentioned
     ]
     return Heard(tuple(asked), spared)
+
+
+def is_held(doubt: Doubt | None, row: AttemptRow) -> bool:
+    """Say whether it may have begun, whatever the record says of it."""
+    if row.attempt.state not in {"pending", "assigned"}:
+        return False
+    return held(doubt, row.id, row.attempt.node or row.target) is not None
+
+
+def end_waiting(
+    changes: Changes, id_: str, why: str, doubt: Doubt | None, *, node: str | None = None
+) -> None:
+    """It waits no longer, because of `why`: it has expired, or is lost where it may have begun.
+    `node` is whose story it belongs to as well.
+    """
+    row = changes[id_]
+    if is_held(doubt, row):
+        _lose_one(changes, row)
+    else:
+        changes.apply(expire(row.attempt, why), node=node)
 
 
 def settle(tx: Tx) -> None:

@@ -12,7 +12,7 @@ from fleetwire.core.attempts import FINAL, Attempt, may_still_run, wish_stop
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
 from fleetwire.core.specs import RunRequest, check_request
-from fleetwire.server.domain import views
+from fleetwire.server.domain import restore, views
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import IdempotencyConflict, NotFound
 from fleetwire.server.store import attempts, nodes, runs
@@ -253,10 +253,12 @@ def stop(tx: Tx, run_id: str, *, by: str, grace: float | None) -> None:
     changes = Changes(tx)
     of_run = attempts.of_run(tx.connection, run_id)
     changes.take(of_run)
+    doubt = restore.standing(tx.connection)
     for row in of_run:
         if row.attempt.state in FINAL and not may_still_run(row.attempt):
             continue
-        after = changes.apply(wish_stop(row.attempt, f"stopped by {by}"))
+        in_doubt = restore.is_held(doubt, row)
+        after = changes.apply(wish_stop(row.attempt, f"stopped by {by}", in_doubt=in_doubt))
         if after.attempt.state == "lost":
             tx.nudge(f"node:{after.attempt.node}")
         if after.attempt.state in FINAL:

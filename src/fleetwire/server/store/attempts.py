@@ -230,6 +230,19 @@ def nodes_to_tell(connection: Connection) -> set[str]:
     return {node for (node,) in connection.execute(_NODES_TO_TELL) if node is not None}
 
 
+def newest(connection: Connection) -> str | None:
+    """Return the newest attempt's id, or None."""
+    found: str | None = connection.scalar(select(func.max(attempts.c.id)))
+    return found
+
+
+def grant_time(connection: Connection, until: int) -> None:
+    """Move the deadlines of what is not known to have begun to `until`, where they are before."""
+    waiting = update(attempts).where(text("attempts.state IN ('pending', 'assigned')"))
+    for deadline in (attempts.c.queue_deadline, attempts.c.lost_after):
+        connection.execute(waiting.where(deadline < until).values({deadline: until}))
+
+
 def in_doubt(
     connection: Connection, *, node: str | None, before: str, limit: int
 ) -> list[AttemptRow]:

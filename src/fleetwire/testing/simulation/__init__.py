@@ -7,5 +7,7 @@ SQLite with commits that can fail (`database`), rows in memory (`logs`), connect
 processes and machines, `people` for who uses them, `faults` for what fails. `invariants` judges by
 the outside `ledger`; `runner` is the command.
 
-Not simulated: several servers, a restored database or state directory, PostgreSQL.
+`restore` puts an older record back.
+
+Not simulated: several servers, a restored state directory, PostgreSQL.
 """

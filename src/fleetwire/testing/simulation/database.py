@@ -22,7 +22,7 @@ from fleetwire.core.errors import FleetwireError
 from fleetwire.server.durable.errors import CommitFailed, CommitUnknown, DatabaseFailed
 from fleetwire.server.durable.groupcommit import Entry, Group, GroupCommit
 from fleetwire.server.nudges.memory import MemoryNudges
-from fleetwire.server.store.engine import Database
+from fleetwire.server.store.engine import Database, Tx
 from fleetwire.server.store.shell_sqlite import SqliteShell
 from fleetwire.testing.simulation.loop import ProcessKilled, VirtualLoop, check_alive
 
@@ -187,6 +187,21 @@ class SimulatedShell(SqliteShell):
     def diagnose(self, error: BaseException) -> FleetwireError | None:
         """As SQLite's shell; a simulated failure says itself what it is."""
         return error if isinstance(error, FleetwireError) else super().diagnose(error)
+
+    def copy(self) -> bytes:
+        """Return a copy of what is committed."""
+        return cast("bytes", self.connect().connection.dbapi_connection.serialize())
+
+    def become(self, copy: bytes) -> None:
+        """Hold what the copy holds. No server may use it meanwhile."""
+        self.connect().connection.dbapi_connection.deserialize(copy)
+
+    def write(self, case: Callable[[Tx], object], now: int) -> None:
+        """Commit a use case while no server runs; `now` in microseconds since 1970."""
+        connection = self.connect()
+        self.begin(connection)
+        case(Tx(connection, now))
+        self._really_commit(connection)
 
     def changes(self, connection: Any) -> int:  # noqa: ANN401 - as what it stands for takes it
         """Return how many rows this connection has changed in its life."""

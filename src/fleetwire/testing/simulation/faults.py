@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fleetwire.testing.simulation.loop import CURRENT, ProcessKilled
 from fleetwire.testing.simulation.network import Connection, Way
 from fleetwire.testing.simulation.node import NodeProcess, SimulatedNode
+from fleetwire.testing.simulation.restore import Backup
 
 if TYPE_CHECKING:
     from fleetwire.testing.simulation.world import World
@@ -32,11 +33,14 @@ class Faults:
         self._world = world
         self._chance = world.chance.fork("faults")
         self._mended: dict[str, Callable[[], None]] = {}
+        self._backup: Backup | None = None
 
     async def run(self) -> None:
         """Fail for ever; cancelled when the time of faults is over."""
         world = self._world
         kinds = sorted(world.plan.faults)
+        if world.plan.restores:
+            kinds.append("restore")
         if not kinds:
             await asyncio.sleep(world.plan.busy_s + 1.0)
         while True:
@@ -114,6 +118,8 @@ class Faults:
                 world.server_skew_us += chance.whole(-3_000_000, 3_000_000)
             case "crash agent at write" | "crash shim at write" | "lose power at write":
                 self._trip(kind, node, chance.whole(0, 40))
+            case "restore":
+                return self._restore()
             case "drain":
                 world.spawn(world.people.drain_and_resume(node.id, chance.between(0.5, 10.0)))
             case _:
@@ -134,6 +140,20 @@ class Faults:
         else:
             pipe = connection.up if self._chance.odds(0.5) else connection.down
             pipe.stalled = True
+        return True
+
+    def _restore(self) -> bool:
+        """Take a backup, or put the one that there is back."""
+        world = self._world
+        backup = self._backup
+        if backup is None:
+            self._backup = backup = Backup(world)
+            self._for(self._chance.between(0.0, 1.0), "the backup's logs", backup.take_logs)
+            return True
+        if not backup.is_whole:
+            return False
+        self._backup = None
+        backup.put_back()
         return True
 
     def _freeze_agent(self, node: SimulatedNode) -> bool:

@@ -36,6 +36,14 @@ class Acknowledged(NamedTuple):
     attempts: tuple[str, ...]
 
 
+class Remembered(NamedTuple):
+    """What the judge knew at some moment."""
+
+    seen: dict[str, AttemptRow]
+    epochs: dict[int, tuple[str, str | None]]
+    acknowledged: list[Acknowledged]
+
+
 class Judge:
     """Looks at the record, the logs and the ledger. Every method raises `Violation`."""
 
@@ -59,6 +67,29 @@ class Judge:
         self._clock = clock
         self.candidates: list[str] = []
         self.acknowledged: list[Acknowledged] = []
+        # (attempt, epoch) that were given by a record that a backup has replaced since.
+        self._given_before: set[tuple[str, int]] = set()
+
+    # -- when an older record is put back ----------------------------------------------------
+
+    def remember(self) -> Remembered:
+        """Return what is known now, for when the record of now is put back."""
+        self.look()
+        return Remembered(dict(self._seen), dict(self._epochs), list(self.acknowledged))
+
+    def go_back(self, to: Remembered) -> None:
+        """The record is that of an earlier moment again. What really happened since stays true:
+        what was started once must not be started again.
+        """
+        self._given_before |= {(id_, epoch) for epoch, (id_, _) in self._epochs.items()}
+        self._seen, self._epochs = dict(to.seen), dict(to.epochs)
+        self.acknowledged = list(to.acknowledged)
+        self.candidates = []
+        self.look()
+
+    def _was_forgotten(self, attempt: str) -> bool:
+        """Whether it was given to a node by a record that a backup has replaced since."""
+        return any(id_ == attempt for id_, _ in self._given_before)
 
     # -- after each commit of the record -----------------------------------------------------
 
@@ -106,7 +137,7 @@ class Judge:
         one = row.attempt
         if one.state in {"assigned", "running"} and (one.node is None or row.lost_after is None):
             raise Violation("P1", f"{row.id} is {one.state} without owner or deadline")
-        if one.epoch:
+        if one.epoch and (row.id, one.epoch) not in self._given_before:
             given = self._epochs.setdefault(one.epoch, (row.id, one.node))
             if given[0] != row.id:
                 raise Violation("epochs", f"{one.epoch} was given to {row.id} and {given[0]}")
@@ -116,7 +147,8 @@ class Judge:
                 raise Violation("truth", f"{row.id} has exited and never started")
             if starts[0].lives:
                 raise Violation("truth", f"{row.id} has exited and lives")
-            if one.exit is not None and one.exit.cause == "stopped" and one.wish != "stop":
+            wished = one.wish == "stop" or self._was_forgotten(row.id)
+            if one.exit is not None and one.exit.cause == "stopped" and not wished:
                 raise Violation("law 1", f"{row.id} was stopped, and nobody wished it")
         if one.state == "lost":
             self._check_lost(row, starts)
@@ -138,7 +170,8 @@ class Judge:
         if row.attempt.reason == SPOOL_GONE:
             if not starts:
                 raise Violation("truth", f"{row.id} is lost, and was never started")
-            if not starts[0].power_lost:
+            # A node forgets what was sealed, and the record may have been put back to before that.
+            if not starts[0].power_lost and not self._was_forgotten(row.id):
                 raise Violation("truth", f"{row.id} is lost, and its node has lost nothing")
 
     def _check_seal(self, row: AttemptRow, starts: list[Started]) -> None:
@@ -188,6 +221,8 @@ class Judge:
             if started.epoch < one.epoch:
                 raise Violation("P2", f"{id_} started with epoch {started.epoch} after {one.epoch}")
             raise Violation("P2", f"{id_} started with epochs {one.epoch} and {started.epoch}")
+        if (id_, started.epoch) in self._given_before:
+            return  # its order came from a record that a backup has replaced since
         shell, connection = self._shell, self._connection
         shell.begin_read(connection)
         try:
@@ -210,6 +245,8 @@ class Judge:
         starts = self._ledger.of(attempt)
         if not starts:
             raise Violation("P5", f"{attempt} has a log and never started")
+        if self._was_forgotten(attempt) and self._durable.has_gap(attempt):
+            return  # what was trimmed on the node before the backup was put back exists nowhere
         wrote = starts[0].written[offset : offset + len(data)]
         if bytes(wrote) != data:
             raise Violation("P5", f"{attempt}: other bytes are stored at {offset} than written")
@@ -273,7 +310,8 @@ class Judge:
         said = row.attempt.exit or row.attempt.late_exit
         if said is None and row.attempt.state == "exited":
             raise Violation("truth", f"{id_} has exited without an exit record")
-        if said is not None and row.log_state != "sealed":
+        gap = row.log_state == "missing" and self._was_forgotten(id_)
+        if said is not None and row.log_state != "sealed" and not gap:
             raise Violation(
                 "P5", f"{id_} lost no power, and its log is {row.log_state}: {row.log_length}"
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from fleetwire.core.chunks import GAP
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.logs import chunks
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
@@ -30,9 +31,26 @@ class Durable:
         self.extents: dict[Address, Extent] = {}
         self.gone: dict[str, str] = {}
 
+    def become(self, other: Durable) -> None:
+        """Hold what the other holds."""
+        self.links = dict(other.links)
+        self.rows = {address: list(rows) for address, rows in other.rows.items()}
+        self.extents = dict(other.extents)
+        self.gone = dict(other.gone)
+
     def length(self, attempt: str) -> int:
         """Return the durable length of an attempt's log."""
         return max((e.length for at, e in self.extents.items() if at.attempt == attempt), default=0)
+
+    def has_gap(self, attempt: str) -> bool:
+        """Whether something in the middle of it is missing."""
+        return any(
+            piece.stream == GAP
+            for at, rows in self.rows.items()
+            if at.attempt == attempt
+            for row in rows
+            for piece in chunks.decode(row.body).pieces
+        )
 
     def content(self, attempt: str) -> bytes:
         """Return the bytes of an attempt's log."""

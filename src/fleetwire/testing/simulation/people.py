@@ -5,7 +5,7 @@ server did not answer, with the same idempotency key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -73,11 +73,20 @@ class People:
 
     async def stop(self, run: str, grace: float | None) -> None:
         """Stop a run."""
-        await self._until_answered(
-            lambda server: server.database.write(
-                partial(runs.stop, run_id=run, by="admin", grace=grace)
-            )
-        )
+
+        async def stop(server: SimulatedServer) -> None:
+            if run in self.runs:  # else the record was put back to before it
+                await server.database.write(partial(runs.stop, run_id=run, by="admin", grace=grace))
+
+        await self._until_answered(stop)
+
+    def go_back(self, runs: Iterable[str]) -> None:
+        """The record is that of a backup again, which had these runs: who runs the cluster makes
+        its nodes active, whatever they were then. A run that it does not have is nobody's.
+        """
+        self.runs = list(runs)
+        for node in self._world.nodes:
+            self._world.spawn(self._set_admin(node.id, "active"))
 
     async def drain_and_resume(self, node: str, for_s: float) -> None:
         """Drain a node, and make it active again after a while."""

@@ -26,6 +26,7 @@ class Plan:
     doubling: float = 0.0
     drop_nudges: bool = False
     credit: int = 4 * 1024 * 1024
+    restores: bool = False
 
     @staticmethod
     def of(seed: int) -> Plan:
@@ -44,6 +45,7 @@ class Plan:
             doubling=chance.pick((0.0, 0.0, 0.0, 0.05)),
             drop_nudges=chance.odds(0.15),
             credit=chance.pick((4 * 1024 * 1024, 6000)),
+            restores=chance.odds(0.2),
         )
 
 

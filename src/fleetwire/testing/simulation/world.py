@@ -78,9 +78,9 @@ class World:
         installed.set_credit(plan.credit)
         self.founded = found(plan.nodes)
         self._path = copy(self.founded)
-        self._shell = SimulatedShell(self._path)
+        self.shell = SimulatedShell(self._path)
         self.judge = Judge(
-            self._shell,
+            self.shell,
             self.durable,
             self.ledger,
             lease_s=LEASE_S,
@@ -213,7 +213,7 @@ class World:
             task.cancel()
         with contextlib.suppress(Livelock):
             self.loop.run(lambda: True, limit_s=self.loop.time())
-        self._shell.dispose()
+        self.shell.dispose()
         discard(self._path)
         self._installed.world = None
 
@@ -303,7 +303,7 @@ class World:
         self.server = SimulatedServer(
             self._servers,
             self.founded,
-            self._shell,
+            self.shell,
             self.durable,
             loop=self.loop,
             chance=self.chance.fork(f"server {self._servers}"),

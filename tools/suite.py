@@ -21,7 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / ".dev/reports"
-# Kills, floods and screens are judged by the clock: nothing else runs beside them.
+# Kills, floods and screens wait more than they compute: they run beside their like, and apart from
+# what keeps both cores busy.
 APART = "faults or browser"
 # What depends on the database is tried again on the other one.
 STORED = (
@@ -120,7 +121,7 @@ def whole(tally: Tally) -> None:
     console(tally)
     pytest(tally, "tests", "-n", "2", "--dist", "loadfile", "-m", f"not ({APART})")
     browserless = [] if shutil.which("chromium") else ["-p", "tools.no_browser"]
-    pytest(tally, "apart", "-m", APART, *browserless)
+    pytest(tally, "apart", "-n", "2", "--dist", "loadfile", "-m", APART, *browserless)
     pytest(tally, "postgres", "-n", "2", "--dist", "loadfile", "--database", "postgres", *STORED)
 
 

@@ -25,6 +25,9 @@ WAL_BOUND = 64 * 1024 * 1024
 
 _TRUNCATE_WAIT_MS = 250
 
+CACHE_KIB = 8192
+"""The rest of the file is in the machine's own cache: more of it here is the same bytes twice."""
+
 _FATAL = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CORRUPT,
@@ -41,13 +44,14 @@ def connect(
     foreign_keys: bool = True,
     page_size: int = 4096,
     shrinks: bool = False,
+    cache_kib: int = CACHE_KIB,
 ) -> sqlite3.Connection:
     """Open `path` (created with mode 0600, folder entry fsynced) in WAL mode, FULL sync.
 
     `page_size` (bytes) and `shrinks` (its unused pages can be given back) hold for a file that is
-    new. The connection may move between threads, but
-    only one may use it at a time. A `reader` refuses every write (``query_only``). Raises what
-    `diagnose` makes of SQLite's errors.
+    new. `cache_kib` is what a writer keeps of the file in memory. The connection may move between
+    threads, but only one may use it at a time. A `reader` refuses every write (``query_only``).
+    Raises what `diagnose` makes of SQLite's errors.
     """
     if not reader:
         _create(path)
@@ -69,7 +73,8 @@ def connect(
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-            connection.execute(f"PRAGMA cache_size = {-4096 if reader else -16384}")  # KiB
+            # A fourth for a reader: there are several, and they look at what is new.
+            connection.execute(f"PRAGMA cache_size = {-(cache_kib // 4 if reader else cache_kib)}")
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             pages = CHECKPOINT_BYTES // page_size
             connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")

@@ -61,6 +61,7 @@ WHERE attempts.attempt = ? AND chunks.line < ? ORDER BY chunks.line DESC, chunks
 
 _PAGE = 16 * 1024  # large blobs: a fifth less CPU than pages of 4 KiB
 _MOST_WRITERS = 4
+_CACHE_KIB = 4096  # a log is written once and mostly read from end to end
 _MOST_SPARE = 3  # idle reading connections of one segment
 
 
@@ -194,7 +195,7 @@ class SqliteBackend(Backend):
             path = self._path(segment)
             if not path.exists():
                 _create(path)
-            connection = sqlite.connect(path)
+            connection = sqlite.connect(path, cache_kib=_CACHE_KIB)
             self._writers[segment] = _Segment(connection, sqlite.WalBound(connection, path))
         connection = self._writers[segment].connection
         connection.execute("BEGIN IMMEDIATE")
@@ -258,7 +259,7 @@ class SqliteBackend(Backend):
                 yield None
                 return
             try:
-                connection = sqlite.connect(path, reader=True)
+                connection = sqlite.connect(path, reader=True, cache_kib=_CACHE_KIB)
             except FleetwireError:
                 if reason := self._gone.get(segment):  # it was deleted just now
                     raise LogGone(segment, reason) from None

@@ -41,7 +41,7 @@ READERS = 3
 """Reader threads: enough that one long search does not stop the others on two cores."""
 
 _BATCH = 64  # entries planned together: one look-up of extents for all of them
-_KNOWN = 50_000  # logs whose length is kept in memory
+_KNOWN = 10_000  # logs whose length is kept in memory
 _SEGMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 

@@ -72,6 +72,9 @@ def connect(
                     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
+            # What a savepoint would restore is kept in memory: beyond 64 KiB SQLite writes it to
+            # files in /var/tmp, two writes a page, on a disk that is nobody's to watch (P15).
+            connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
             # A fourth for a reader: there are several, and they look at what is new.
             connection.execute(f"PRAGMA cache_size = {-(cache_kib // 4 if reader else cache_kib)}")

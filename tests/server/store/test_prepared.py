@@ -90,7 +90,7 @@ def test_many_rows_are_changed_as_one_is(
 
 
 def test_many_updates_look_each_row_up_by_its_key() -> None:
-    for statement in (attempts._UPDATE, runs._REFOLD):
+    for statement in (attempts._setting(("state", "node_id", "log_state")), runs._REFOLD):
         compiled = statement._compiled(sqlite.dialect())
         with sqlite3.connect(":memory:") as connection:
             for table in (tables.runs, tables.attempts):

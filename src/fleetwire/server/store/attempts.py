@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import ClauseElement, Connection, bindparam, func, insert, select, text, update
 
 from fleetwire.core.attempts import Attempt
@@ -20,6 +22,10 @@ SETTLED: Final[frozenset[LogState]] = frozenset({"sealed", "damaged", "missing"}
 PENDING = text("attempts.state = 'pending'")
 LIVE = text("attempts.state IN ('assigned', 'running')")
 UNSETTLED = text("attempts.log_state IN ('open', 'again', 'gone')")
+_ASSIGNED = text("attempts.state = 'assigned'")
+_UNTOLD = text("(attempts.state = 'assigned' OR attempts.wish = 'stop')")
+# Text, because a value that is compared with the condition of a partial index makes SQLite plan
+# the whole statement anew each time: 60 us.
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +92,7 @@ _COLUMNS = (
     attempts.c.log_begins,
     attempts.c.log_hole,
 )
-_FIXED = {"id", "task_id", "run_id", "target", "number", "queue_deadline", "segment"}
+_ENCODED = {"exit", "late_exit"}
 
 _encode = msgspec.json.Encoder().encode
 _exited = msgspec.json.Decoder(Exited)
@@ -97,13 +103,14 @@ _BY_IDS = PreparedIn(lambda ids: _SELECT.where(attempts.c.id.in_(ids)))
 _LOCK_BY_IDS = PreparedIn(lambda ids: _LOCK.where(attempts.c.id.in_(ids)))
 _OF_RUN = Prepared(_LOCK.where(attempts.c.run_id == bindparam("run")))
 _INSERT = Prepared(insert(attempts), [column.name for column in _COLUMNS])
-_UPDATE = Prepared(
+_UPDATE = (
     update(attempts)
     .where(attempts.c.id == bindparam("the_id"))
     .where(attempts.c.state == bindparam("was_state"))
-    .where(attempts.c.epoch == bindparam("was_epoch")),
-    [column.name for column in _COLUMNS if column.name not in _FIXED],
+    .where(attempts.c.epoch == bindparam("was_epoch"))
 )
+_ATTEMPT_FIELDS = tuple("node_id" if name == "node" else name for name in Attempt.__struct_fields__)
+_ROW_FIELDS = AttemptRow.__struct_fields__[1:]
 
 
 def read_exit(value: str | None) -> Exited | None:
@@ -119,22 +126,55 @@ def insert_all(connection: Connection, rows: Sequence[AttemptRow]) -> None:
 def save(connection: Connection, changes: Sequence[tuple[AttemptRow, AttemptRow]]) -> None:
     """Store (before, after) pairs of rows that this transaction has read to change them.
 
-    Each update is conditional on the state and the epoch that were read.
+    Each update is conditional on the state and the epoch that were read, and sets what differs
+    and nothing else: SQLite makes the entry of an index anew for every column that an update
+    names, changed or not, and with all of them it took three times as long.
     """
-    if not changes:
-        return
-    parameters = []
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for before, after in changes:
-        values = _values(after)
-        for name in _FIXED:
-            del values[name]
-        values["the_id"] = after.id
-        values["was_state"] = before.attempt.state
-        values["was_epoch"] = before.attempt.epoch
-        parameters.append(values)
-    stored = _UPDATE.change_all(connection, parameters)
-    if stored != len(parameters):
-        raise AssertionError(f"{len(parameters)} attempts were read to change, {stored} were there")
+        values = _changed(before, after)
+        if values:
+            columns = tuple(values)
+            values["the_id"] = after.id
+            values["was_state"] = before.attempt.state
+            values["was_epoch"] = before.attempt.epoch
+            alike.setdefault(columns, []).append(values)
+    for columns, parameters in alike.items():
+        stored = _setting(columns).change_all(connection, parameters)
+        if stored != len(parameters):
+            raise AssertionError(
+                f"{len(parameters)} attempts were read to change, {stored} were there"
+            )
+
+
+@cache
+def _setting(columns: tuple[str, ...]) -> Prepared:
+    """Return the update of these columns. There are few ways in which an attempt changes."""
+    return Prepared(_UPDATE, columns)
+
+
+def _changed(before: AttemptRow, after: AttemptRow) -> dict[str, Any]:
+    """Return the columns that differ, as they are now."""
+    changed = {
+        name: now
+        for name, was, now in zip(_ROW_FIELDS, _beside(before), _beside(after), strict=True)
+        if was != now
+    }
+    if after.attempt is not before.attempt:
+        for name, was, now in zip(
+            _ATTEMPT_FIELDS, astuple(before.attempt), astuple(after.attempt), strict=True
+        ):
+            if was != now:
+                changed[name] = _as_json(now) if name in _ENCODED else now
+    return changed
+
+
+def _as_json(value: Exited | None) -> str | None:
+    return None if value is None else _encode(value).decode()
+
+
+def _beside(row: AttemptRow) -> tuple[Any, ...]:
+    return astuple(row)[1:]
 
 
 def load(connection: Connection, ids: Iterable[str]) -> dict[str, AttemptRow]:
@@ -182,11 +222,7 @@ def unsettled_of_nodes(connection: Connection, ids: Sequence[str]) -> list[Attem
 
 
 def _to_tell(ids: Ids) -> ClauseElement:
-    return (
-        _LOCK.where(LIVE)
-        .where(attempts.c.node_id.in_(ids))
-        .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
-    )
+    return _LOCK.where(LIVE).where(attempts.c.node_id.in_(ids)).where(_UNTOLD)
 
 
 _TO_TELL = PreparedIn(_to_tell)
@@ -203,8 +239,7 @@ _GIVEN_UP = PreparedIn(
     lambda ids: (
         _LOCK.where(UNSETTLED)
         .where(attempts.c.node_id.in_(ids))
-        .where(attempts.c.state == "lost")
-        .where(attempts.c.wish == "stop")
+        .where(text("attempts.state = 'lost' AND attempts.wish = 'stop'"))
         .where(attempts.c.late_exit.is_(None))
     )
 )
@@ -217,12 +252,7 @@ def given_up(connection: Connection, node_ids: Sequence[str]) -> list[AttemptRow
     return [_row(row) for row in _GIVEN_UP.rows(connection, node_ids)]
 
 
-_NODES_TO_TELL = (
-    select(attempts.c.node_id)
-    .distinct()
-    .where(LIVE)
-    .where((attempts.c.state == "assigned") | (attempts.c.wish == "stop"))
-)
+_NODES_TO_TELL = select(attempts.c.node_id).distinct().where(LIVE).where(_UNTOLD)
 
 
 def nodes_to_tell(connection: Connection) -> set[str]:
@@ -302,7 +332,7 @@ _ENDED_UNSETTLED = (
         attempts.c.late_exit,
     )
     .where(UNSETTLED)
-    .where(attempts.c.state.in_(["exited", "lost"]))
+    .where(text("attempts.state IN ('exited', 'lost')"))
     .where(attempts.c.id > bindparam("after"))
     .order_by(attempts.c.id)
     .limit(bindparam("limit"))
@@ -350,7 +380,7 @@ _PAST_QUEUE = (
 _ASSIGNED_PAST_QUEUE = (
     select(attempts.c.id)
     .where(LIVE)
-    .where(attempts.c.state == "assigned")
+    .where(_ASSIGNED)
     .where(attempts.c.offered.is_(False))
     .where(attempts.c.queue_deadline <= bindparam("now"))
     .limit(bindparam("limit"))
@@ -365,7 +395,7 @@ _NEVER_OFFERED = (
     select(attempts.c.id)
     .select_from(attempts.join(nodes, nodes.c.id == attempts.c.node_id))
     .where(LIVE)
-    .where(attempts.c.state == "assigned")
+    .where(_ASSIGNED)
     .where(attempts.c.offered.is_(False))
     .where((nodes.c.link == "offline") | (nodes.c.admin != "active"))
     .limit(bindparam("limit"))
@@ -465,8 +495,8 @@ def _values(row: AttemptRow) -> dict[str, Any]:
         "reason": one.reason,
         "outcome": one.outcome,
         "started_at": one.started_at,
-        "exit": None if one.exit is None else _encode(one.exit).decode(),
-        "late_exit": None if one.late_exit is None else _encode(one.late_exit).decode(),
+        "exit": _as_json(one.exit),
+        "late_exit": _as_json(one.late_exit),
         "task_id": row.task_id,
         "run_id": row.run_id,
         "target": row.target,

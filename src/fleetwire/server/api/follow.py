@@ -24,6 +24,11 @@ READ_BYTES: Final = 512 * 1024
 LOOK_SHARE: Final = 4
 """A look at a large run takes time; the next one comes no sooner than this many times as much."""
 
+FEW_TASKS: Final = 8
+"""A run of so many tasks is looked at whenever it changes: it has few changes, and whoever waits
+for its end should not wait for a pause as well.
+"""
+
 
 class Log:
     """How far one attempt's log was sent. `index`, `node` and `number` are of its task."""
@@ -150,7 +155,9 @@ class RunFollower:
                     await self._changes(listener, out)
                     logs = [log for log in self._logs.values() if not log.is_done]
                     await look(self._parts, logs)
-                    self._look_again_at = self._clock() + LOOK_SHARE * (self._clock() - began)
+                    if len(self._sent) > FEW_TASKS + 1:  # the run itself is among them
+                        took = self._clock() - began
+                        self._look_again_at = self._clock() + LOOK_SHARE * took
                 else:
                     names = (topic.removeprefix("log:") for topic in nudged)
                     logs = [self._logs[name] for name in names if name in self._logs]

@@ -203,3 +203,27 @@ def test_what_a_person_typed_stays_one_segment(
     assert segments[4].isascii()
     assert segments[4].isprintable()
     assert "?" not in segments[4]
+
+
+def test_a_stream_that_was_read_to_its_end_leaves_its_connection(
+    server: ScriptedServer, reply: Reply
+) -> None:
+    end = b"event: run\ndata: " + RUN + b'\n\nevent: end\ndata: {"run":"r1"}\n\n'
+    server.answers += [reply(RUN, 201), reply(end, kind="text/event-stream"), reply(RUN, 201)]
+    with Client(server.url, "t") as client:
+        client.create_run(REQUEST)
+        kept = client.connection._idle
+        assert client.wait("r1").id == "r1"
+        assert client.connection._idle is kept
+        client.create_run(REQUEST)
+        assert client.connection._idle is kept
+    assert len(server.asked) == 3
+
+
+def test_a_stream_that_was_left_is_closed(server: ScriptedServer, reply: Reply) -> None:
+    log = b"x" * 1000
+    server.answers += [reply(log, kind="application/octet-stream"), reply(ME)]
+    with Client(server.url, "t") as client:
+        for _ in client.raw_log("a"):
+            break
+        assert client.me().name == "ann"

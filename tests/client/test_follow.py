@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetwire.client import Client, End, LogBytes, NotFound, ServerUnreachable
+from fleetwire.client import BadAnswer, Client, End, LogBytes, NotFound, ServerUnreachable
 from fleetwire.client.follow import Event, Positions
 from fleetwire.client.shapes import Part
 
@@ -148,3 +148,32 @@ def test_patience_ends(server: ScriptedServer, streamed: Reply) -> None:
 def test_who_never_reached_a_server_is_told_at_once() -> None:
     with Client("http://127.0.0.1:1", "t") as client, pytest.raises(ServerUnreachable):
         list(client.follow("r", patience=3600))
+
+
+def test_waiting_makes_the_run_of_its_events_and_asks_no_more(
+    server: ScriptedServer, streamed: Reply
+) -> None:
+    first = (
+        b'event: run\ndata: {"id":"r1","state":"running"}\n\n'
+        b'event: task\ndata: {"id":"t1","index":1,"attempt":"a1","state":"running"}\n\n'
+        b'event: task\ndata: {"id":"t0","index":0,"attempt":"a0","state":"running"}\n\n'
+    )
+    last = (
+        b'event: run\ndata: {"id":"r1","state":"ended","outcome":"failed"}\n\n'
+        b'event: task\ndata: {"id":"t0","index":0,"attempt":"a2","state":"exited"}\n\n'
+        b'event: task\ndata: {"id":"t1","index":1,"attempt":"a1","state":"lost"}\n\n'
+        b'event: end\ndata: {"run":"r1"}\n\n'
+    )
+    server.answers += [streamed(first), streamed(last)]
+    with Client(server.url, "t") as client:
+        run = client.wait("r1")
+    assert (run.state, run.outcome) == ("ended", "failed")
+    assert run.tasks is not None
+    assert [(task.attempt, task.state) for task in run.tasks] == [("a2", "exited"), ("a1", "lost")]
+    assert len(server.asked) == 2
+
+
+def test_an_end_without_a_run_is_said(server: ScriptedServer, streamed: Reply) -> None:
+    server.answers += [streamed(b'event: end\ndata: {"run":"r1"}\n\n')]
+    with Client(server.url, "t") as client, pytest.raises(BadAnswer, match="without the run"):
+        client.wait("r1")

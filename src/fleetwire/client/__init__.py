@@ -7,8 +7,8 @@ r"""The typed HTTP client, used by the CLI, the tests and by users' own programs
         for event in client.follow(run.id):
             ...
 
-It is synchronous and made of the standard library's `http.client` and msgspec, because what
-it imports is time that a person waits for (docs/decisions/0101-cli-parser.md). A Client and
+It is synchronous and made of sockets and msgspec alone, because what it imports is time that a
+person waits for (docs/decisions/0101-cli-parser.md). A Client and
 what it returns belong to one thread: make one Client for each thread.
 """
 

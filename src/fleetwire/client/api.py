@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -15,7 +14,8 @@ from fleetwire.client import shapes
 from fleetwire.client.backoff import Patience
 from fleetwire.client.connection import Answer, Connection
 from fleetwire.client.errors import BadAnswer, ServerUnreachable
-from fleetwire.client.follow import PATIENCE_S, Event, follow_run
+from fleetwire.client.follow import PATIENCE_S, Event, RunChanged, TaskChanged, follow_run
+from fleetwire.client.http1 import BadHttp
 from fleetwire.core import limits
 from fleetwire.core.specs import RunRequest
 
@@ -78,7 +78,7 @@ class Client:
         """Begin a session by cookie, kept in this client, for making a token with."""
         body = msgspec.json.encode({"username": username, "password": password})
         answer = self.connection.request("POST", f"{BASE}/login", body=body, repeatable=True)
-        for line in answer.headers.get_all("Set-Cookie") or []:
+        for line in answer.headers.get_all("Set-Cookie"):
             pair = line.partition(";")[0].strip()
             if pair.startswith("fleetwire_session="):
                 self.connection.cookie = pair
@@ -260,9 +260,18 @@ class Client:
 
     def wait(self, run_id: str, *, patience: float = PATIENCE_S) -> shapes.Run:
         """Return the run with its tasks once it has ended and its logs are sealed."""
-        for _event in self.follow(run_id, logs=False, patience=patience):
-            pass
-        return self.run(run_id)
+        run: shapes.Run | None = None
+        tasks: dict[int, shapes.Task] = {}
+        for event in self.follow(run_id, logs=False, patience=patience):
+            if isinstance(event, RunChanged):
+                run = event.run
+            elif isinstance(event, TaskChanged):
+                tasks[event.task.index] = event.task
+        if run is None:
+            raise BadAnswer(f"The server ended the events of run {run_id} without the run.")
+        # What came last of each is what the run is: nothing is asked once more.
+        run.tasks = [tasks[index] for index in sorted(tasks)]
+        return run
 
     # -------------------------------------------------------------------------------- logs
 
@@ -319,13 +328,11 @@ class Client:
                             given = at
                             waiting.back()
                             yield fresh
-                    if not answer.length:
-                        return
-                    # http.client ends a cut answer of known length without a word.
+                    return
             except ServerUnreachable:
                 if not self.connection.reached:
                     raise
-            except (OSError, http.client.HTTPException):
+            except (OSError, BadHttp):
                 # The rest is fetched below.
                 pass
             if not waiting.wait():
@@ -384,7 +391,7 @@ def _read(answer: Answer, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except msgspec.MsgspecError as error:
-        if answer.headers.get_content_type() == "text/html":
+        if answer.headers.media_type() == "text/html":
             raise BadAnswer(
                 "A web page answers instead of the API.",
                 hint="Is the URL that of a Fleetwire server, without a further path?",

@@ -5,15 +5,12 @@ or is a wish (stopping twice is stopping once). Everything else raises AnswerLos
 connection ends before the answer, because the server may have done it. Whoever has never
 reached the server fails at once: then it is the URL that is wrong, not the moment.
 
-TCP_NODELAY is set by http.client; the 40 ms of delayed ACK against Nagle would be most of a
-run's latency (targets). Proxies of the environment are not used: this is a direct line.
+Proxies of the environment are not used: this is a direct line.
 """
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
@@ -31,6 +28,7 @@ from fleetwire.client.errors import (
     ServerUnreachable,
     problem_from,
 )
+from fleetwire.client.http1 import Answering, BadHttp, Cut, Disconnected, Headers, Place, Wire
 
 ANSWER_BYTES: Final = 64 * 1024 * 1024
 REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE", "PUT"})
@@ -44,7 +42,7 @@ class Answer(NamedTuple):
     """A whole answer below 400."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: Headers
     body: bytes
 
 
@@ -92,12 +90,10 @@ class Connection:
         self.reached = False
         self.cookie: str | None = None
         self._token = token
-        self._host = parts.hostname
-        self._port = port
-        self._tls = parts.scheme == "https"
+        self._place = Place(parts.hostname, port, parts.scheme == "https")
         self._prefix = parts.path.rstrip("/")
         self._notify = notify
-        self._idle: http.client.HTTPConnection | None = None
+        self._idle: Wire | None = None
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -134,7 +130,7 @@ class Connection:
             failure: Exception
             try:
                 answer = self._exchange(method, target, body, sent)
-            except (OSError, http.client.HTTPException) as lost:
+            except (OSError, BadHttp) as lost:
                 self.close()
                 if not known and not self.reached:
                     raise self._unreachable(lost) from lost
@@ -164,34 +160,46 @@ class Connection:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Open an answer of any length on a connection of its own, once: the caller knows how
-        to go on where it ended. Raises as `request` does, and OSError or HTTPException while
-        it is read.
+    ) -> Iterator[Answering]:
+        """Open an answer of any length, once: the caller knows how to go on where it ended.
+        Requests that are made meanwhile go over another connection. Raises as `request` does,
+        and OSError or BadHttp while it is read.
         """
-        raw = self._connect(self.timeout if timeout is None else timeout)
+        within = self.timeout if timeout is None else timeout
         try:
-            try:
-                raw.request("GET", self._target(path, query), headers=self._headers(headers, None))
-                answer = raw.getresponse()
-            except (OSError, http.client.HTTPException) as lost:
-                raise self._unreachable(lost) from lost
-            self.reached = True
-            with answer:
-                if answer.status >= 400:
-                    raise self._problem(Answer(answer.status, answer.headers, answer.read(1 << 20)))
-                yield answer
+            answer, wire = self._begin(
+                "GET", self._target(path, query), None, self._headers(headers, None), within
+            )
+        except (OSError, BadHttp) as lost:
+            raise self._unreachable(lost) from lost
+        try:
+            if answer.status >= 400:
+                raise self._problem(Answer(answer.status, answer.headers, answer.read(1 << 20)))
+            yield answer
         finally:
-            raw.close()
+            self._keep(wire, answer)
 
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str]
     ) -> Answer:
+        answer, wire = self._begin(method, target, body, headers, self.timeout)
+        try:
+            content = answer.read(ANSWER_BYTES)
+            if len(content) > ANSWER_BYTES:
+                raise BadAnswer(f"The answer is longer than {ANSWER_BYTES} bytes.")
+        finally:
+            self._keep(wire, answer)
+        return Answer(answer.status, answer.headers, content)
+
+    def _begin(
+        self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout: float
+    ) -> tuple[Answering, Wire]:
+        """Ask on the idle connection, or on a new one; return the answer as it begins."""
         if self._idle is not None:
             kept, self._idle = self._idle, None
             try:
-                return self._ask(kept, method, target, body, headers)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                return kept.ask(method, target, headers, body, timeout=timeout), kept
+            except (Disconnected, BrokenPipeError, ConnectionResetError):
                 # A server may close an idle connection at any time; nothing was answered. Whether
                 # it was idleness or a crash cannot be told: the rules of repeating decide.
                 kept.close()
@@ -200,41 +208,20 @@ class Connection:
             except BaseException:
                 kept.close()
                 raise
-        fresh = self._connect(self.timeout)
+        wire = Wire.open(self._place, timeout)
+        self.reached = True
         try:
-            return self._ask(fresh, method, target, body, headers)
+            return wire.ask(method, target, headers, body, timeout=timeout), wire
         except BaseException:
-            fresh.close()
+            wire.close()
             raise
 
-    def _ask(
-        self,
-        raw: http.client.HTTPConnection,
-        method: str,
-        target: str,
-        body: bytes | None,
-        headers: dict[str, str],
-    ) -> Answer:
-        if raw.sock is None:
-            raw.connect()
-            self.reached = True
-        raw.request(method, target, body, headers)
-        with raw.getresponse() as answer:
-            content = answer.read(ANSWER_BYTES + 1)
-            if len(content) > ANSWER_BYTES:
-                raise BadAnswer(f"The answer is longer than {ANSWER_BYTES} bytes.")
-            result = Answer(answer.status, answer.headers, content)
-            closing = answer.will_close
-        if closing:
-            raw.close()
+    def _keep(self, wire: Wire, answer: Answering) -> None:
+        """Keep the connection for the next request, where this one has left it clean."""
+        if answer.is_whole and answer.keeps and self._idle is None:
+            self._idle = wire
         else:
-            self._idle = raw
-        return result
-
-    def _connect(self, timeout: float) -> http.client.HTTPConnection:
-        if self._tls:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=timeout)
-        return _Plain(self._host, self._port, timeout=timeout)
+            wire.close()
 
     def _target(self, path: str, query: Mapping[str, object] | None) -> str:
         given = {key: value for key, value in (query or {}).items() if value is not None}
@@ -257,7 +244,7 @@ class Connection:
         return answer
 
     def _problem(self, answer: Answer) -> Problem:
-        problem = problem_from(answer.status, answer.headers.get_content_type(), answer.body)
+        problem = problem_from(answer.status, answer.headers.media_type(), answer.body)
         if isinstance(problem, NotFound | ServerFault) and problem.code == f"http-{problem.status}":
             problem.hint = f"Is {self.url} a Fleetwire server?"
         return problem
@@ -281,26 +268,13 @@ class Connection:
         )
 
 
-class _Plain(http.client.HTTPConnection):
-    """Looks an ASCII host up as bytes: as text Python would import its whole IDNA tables first,
-    5 ms of every command.
-    """
-
-    def connect(self) -> None:
-        host: str | bytes = self.host.encode("ascii") if self.host.isascii() else self.host
-        # The declared type knows only text; getaddrinfo documents both.
-        address: tuple[str, int] = (host, self.port)  # type: ignore[assignment]
-        self.sock = socket.create_connection(address, self.timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def reason_of(cause: Exception) -> str:
     """Return what a person needs to know of a failed connection."""
     if isinstance(cause, TimeoutError):
         return "no answer in time"
-    if isinstance(cause, http.client.RemoteDisconnected | http.client.IncompleteRead):
+    if isinstance(cause, Disconnected | Cut):
         return "the connection was closed"
-    if isinstance(cause, http.client.HTTPException):
-        return f"the answer is not HTTP ({type(cause).__name__})"
+    if isinstance(cause, BadHttp):
+        return f"the answer is not HTTP ({cause})"
     text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return text[:1].lower() + text[1:]

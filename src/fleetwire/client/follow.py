@@ -7,7 +7,6 @@ given once and in order (docs/seams.md, 4). The server being away is waited for.
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias, TypeVar
 
@@ -16,6 +15,7 @@ import msgspec
 from fleetwire.client.backoff import Patience
 from fleetwire.client.connection import AWAY, Connection
 from fleetwire.client.errors import BadAnswer, Problem, ServerUnreachable
+from fleetwire.client.http1 import Answering, BadHttp
 from fleetwire.client.shapes import GAP, LogPage, Part, Run, Task
 from fleetwire.client.sse import EventReader, ServerEvent
 
@@ -25,6 +25,7 @@ SILENCE_S: Final = 45.0
 """The server sends a comment every 15 s; three missed ones are a dead connection."""
 BLOCK: Final = 256 * 1024
 PATIENCE_S: Final = 24 * 3600.0
+END: Final = "end"
 
 
 class RunChanged(msgspec.Struct):
@@ -145,7 +146,7 @@ def follow_run(
             yield TaskChanged(decoded(_task, event), event.data)
         elif event.kind == "run":
             yield RunChanged(decoded(_run, event), event.data)
-        elif event.kind == "end":
+        elif event.kind == END:
             yield End()
             return
 
@@ -190,7 +191,7 @@ def follow_events(
     on_open: Callable[[], None] | None = None,
 ) -> Iterator[ServerEvent]:
     """Yield the events of a stream, reconnecting for ever while the server comes back within
-    the patience. The caller stops at the event that it knows to be the last.
+    the patience. The caller stops at `end`, behind which the server ends the stream.
     """
     last: str | None = None
     waiting = Patience(patience, notify)
@@ -209,6 +210,8 @@ def follow_events(
                     waiting.back()
                     for event in reader.feed(block):
                         last = event.id or last
+                        if event.kind == END:
+                            _read_out(answer)
                         yield event
         except ServerUnreachable as away:
             if not known and not connection.reached:
@@ -218,10 +221,19 @@ def follow_events(
             if problem.status not in AWAY:
                 raise
             failure = problem
-        except (OSError, http.client.HTTPException) as lost:
+        except (OSError, BadHttp) as lost:
             failure = lost
         if not waiting.wait():
             raise ServerUnreachable(
                 f"The server at {connection.url} has been away for {patience:.0f} s.",
                 hint="What was submitted goes on without you: ask again with `fleetwire runs`.",
             ) from failure
+
+
+def _read_out(answer: Answering) -> None:
+    """Read to the end of a stream that is over, so that its connection can be used again."""
+    try:
+        while answer.read1(BLOCK):
+            pass
+    except (OSError, BadHttp):
+        return  # it is closed instead; all that it had to say has come

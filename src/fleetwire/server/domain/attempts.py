@@ -452,8 +452,17 @@ def _settle_by_store(changes: Changes, row: AttemptRow, stored: Stored) -> None:
         )
 
 
-def sweep(tx: Tx, limit: int) -> int:
-    """End or give back what can wait no longer; return how many attempts that were.
+class Swept(NamedTuple):
+    """How many attempts a sweep has ended or given back, and whether nothing waits for its end,
+    so that time alone changes nothing.
+    """
+
+    ended: int
+    nothing_waits: bool
+
+
+def sweep(tx: Tx, limit: int) -> Swept:
+    """End or give back what can wait no longer.
 
     Queue deadlines, `lost_after`, orders never offered to nodes that cannot take them, nodes
     that were deleted (5.5).
@@ -486,10 +495,11 @@ def sweep(tx: Tx, limit: int) -> int:
         _log_gone(changes, id_)
     changes.flush()
     node_cases.confirm_drains(tx)
-    restore.settle(tx)
+    in_doubt = restore.settle(tx)
     if late or orphaned:
         tx.nudge("sealing")
-    return len({*past, *never, *late, *orphaned})
+    ended = len({*past, *never, *late, *orphaned})
+    return Swept(ended, not in_doubt and not attempts.is_any_unfinished(connection))
 
 
 def _log_gone(changes: Changes, attempt: str) -> None:

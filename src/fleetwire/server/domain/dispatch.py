@@ -72,6 +72,9 @@ class Rounded(NamedTuple):
     page_end: str
 
 
+NOTHING_WAITS: Final = Rounded(0, 0, 0, 0, more=False, page_end="")
+
+
 class Signing(NamedTuple):
     """How orders are signed: for which cluster, by what (bytes to signature)."""
 
@@ -87,7 +90,7 @@ def round_(
     looked at too: reasons change though nothing could start.
     """
     if not waiting.is_any(tx.connection):
-        return Rounded(0, 0, 0, 0, more=False, page_end="")
+        return NOTHING_WAITS
     seen = view(tx.connection, tx.now, among=among, page_after=page_after)
     decisions = plan(seen.waiting, seen.nodes, tx.now, hold=_hold(tx.connection, seen.waiting))
     changes = Changes(tx)

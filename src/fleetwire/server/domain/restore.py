@@ -153,12 +153,14 @@ def end_waiting(
         changes.apply(expire(row.attempt, why), node=node)
 
 
-def settle(tx: Tx) -> None:
-    """End the doubt about nodes that had time to answer, and about those that were deleted."""
+def settle(tx: Tx) -> bool:
+    """End the doubt about nodes that had time to answer, and about those that were deleted; say
+    whether there was any.
+    """
     before = meta.get(tx.connection, _RESTORED)
     asked = meta.beginning_with(tx.connection, _DOUBT)
     if before is None and not asked:
-        return
+        return False
     known = nodes.names(tx.connection, [key.removeprefix(_DOUBT) for key in asked])
     changes = Changes(tx)
     left = len(asked)
@@ -176,6 +178,7 @@ def settle(tx: Tx) -> None:
     changes.flush()
     tx.nudge("sealing")
     tx.nudge("dispatch")
+    return True
 
 
 def _lose(changes: Changes, node: str | None, before: str) -> bool:

@@ -7,11 +7,11 @@ Topics: `dispatch` means that there are new attempts, `dispatch:{node}` that a n
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Final
 
 from fleetwire.server.domain import dispatch
 from fleetwire.server.domain.dispatch import Rounded, Signing
+from fleetwire.server.loops.rest import Rest
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database, Tx
 
@@ -35,6 +35,7 @@ class DispatchLoop:
         self._clock = clock
         self._page = ""
         self._paged_at = 0
+        self._rest = Rest(database)
         self._due: set[str] = set()  # nodes whose queue was cut; touched on the writer thread only
 
     def react(self, tx: Tx, topics: Collection[str]) -> Collection[str]:
@@ -56,18 +57,18 @@ class DispatchLoop:
         and reasons change though nothing could start.
         """
         counted = [0, 0, 0, 0]
-        more = True
-        while more:
-            done = await self._database.write(self._new)
-            more = self._count(counted, done)
-        more = self._clock() - self._paged_at >= PAGE_EVERY_US
-        while more:
-            sweep = partial(
-                dispatch.round_, signing=self._signing, among=None, page_after=self._page
-            )
-            done = await self._database.write(sweep)
+        look = self._rest.is_over()
+        done = dispatch.NOTHING_WAITS
+        if look and self._clock() - self._paged_at < PAGE_EVERY_US:
+            while look:
+                done = await self._database.write(self._new)
+                look = self._count(counted, done)
+            look = self._clock() - self._paged_at >= PAGE_EVERY_US
+        while look:
+            done = await self._database.write(self._sweep)
             self._page, self._paged_at = done.page_end, self._clock()
-            more = self._count(counted, done)
+            look = self._count(counted, done)
+        self._rest.after(nothing_waits=done is dispatch.NOTHING_WAITS)
         looked, assigned, told, expired = counted
         return (
             f"looked at {looked}, assigned {assigned}, gave {told} a new reason, expired {expired}"
@@ -80,6 +81,11 @@ class DispatchLoop:
         if done.more:
             self._due |= among
         return done
+
+    def _sweep(self, tx: Tx) -> Rounded:
+        """A round of all nodes, and of a page of all that wait."""
+        self._due.clear()
+        return dispatch.round_(tx, self._signing, among=None, page_after=self._page)
 
     @staticmethod
     def _count(counted: list[int], done: Rounded) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from fleetwire.core import limits
 from fleetwire.core.clocks import is_news, skew_warning
@@ -14,8 +14,10 @@ from fleetwire.core.dispatch import LinkState
 from fleetwire.core.flapping import flaps
 from fleetwire.core.leases import link_state
 from fleetwire.server.domain import attempts, nodes
+from fleetwire.server.domain.breaker import Breaker
 from fleetwire.server.domain.nodes import Noticed, Reading, Silence
 from fleetwire.server.loops.mass_offline import MassOffline
+from fleetwire.server.loops.rest import Rest
 from fleetwire.server.store.engine import Database
 
 US: Final = 1_000_000
@@ -23,6 +25,7 @@ SEEN_EVERY_US: Final = 30_000_000
 """`last_seen_at` of a node that is heard all the time is written this often."""
 AT_ONCE: Final = 500
 
+Fleet: TypeAlias = tuple[list[Silence], Breaker | None]
 Hearing = Callable[[str], nodes.Reading]
 """Tells how long a node has been silent in this process (gateway.links)."""
 
@@ -46,20 +49,23 @@ class LeasesLoop:
         self._hearing = hearing
         self._mass_offline = MassOffline(database, monotonic)
         self._heartbeat_s = heartbeat_s
+        self._rest = Rest(database)
+        self._fleet: tuple[int | None, Fleet] = (None, ([], None))
 
     async def round(self) -> str:
         """Write link states that changed; sweep deadlines until nothing is left."""
         changed = await self._links()
         ended = 0
-        while True:
+        while self._rest.is_over():
             swept = await self._database.write(partial(attempts.sweep, limit=AT_ONCE))
-            ended += swept
-            if swept < AT_ONCE:
+            ended += swept.ended
+            if swept.ended < AT_ONCE:
+                self._rest.after(nothing_waits=swept.nothing_waits)
                 break
         return f"{changed} link states changed, {ended} attempts ended or given back"
 
     async def _links(self) -> int:
-        rows, standing = await self._database.read(nodes.fleet)
+        rows, standing = await self._rows()
         noticed = _Notes()
         for row in rows:
             noticed.take(row, self._hearing(row.id), self._heartbeat_s)
@@ -68,6 +74,13 @@ class LeasesLoop:
         # Before anything is given back or lost for want of these nodes.
         await self._mass_offline.look(rows, noticed.news.states, standing)
         return len(noticed.news.states)
+
+    async def _rows(self) -> Fleet:
+        """Return the nodes as the record has them; what was read stays until a commit."""
+        version = self._database.version()
+        if version is None or version != self._fleet[0]:
+            self._fleet = version, await self._database.read(nodes.fleet)
+        return self._fleet[1]
 
 
 class _Notes:

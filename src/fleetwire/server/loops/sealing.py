@@ -11,6 +11,7 @@ from typing import Final
 from fleetwire.server.domain import attempts
 from fleetwire.server.domain.attempts import Stored, fits, hash_said, is_cut
 from fleetwire.server.logs.base import LogGone, LogStore
+from fleetwire.server.loops.rest import Rest
 from fleetwire.server.store.attempts import Progress
 from fleetwire.server.store.engine import Database
 
@@ -27,20 +28,23 @@ class SealingLoop:
     def __init__(self, database: Database, logs: LogStore) -> None:
         self._database = database
         self._logs = logs
+        self._rest = Rest(database)
 
     async def round(self) -> str:
         """Look at every ended attempt whose log is not settled; settle what can be."""
         looked = settled = 0
         after = ""
-        while True:
+        while self._rest.is_over():
             page = await self._database.read(
                 partial(attempts.ended_unsettled, after=after, limit=PAGE)
             )
             looked += len(page)
             settled += await self._settle(page)
             if len(page) < PAGE:
-                return f"{looked} logs are not settled, {settled} looked into"
+                self._rest.after(nothing_waits=not looked)
+                break
             after = page[-1].id
+        return f"{looked} logs are not settled, {settled} looked into"
 
     async def _settle(self, page: list[Progress]) -> int:
         lengths = await self._logs.lengths([(one.segment, one.id) for one in page])

@@ -80,14 +80,20 @@ class MemoryListener(Listener):
 
     async def wait(self, timeout: float | None = None) -> set[str]:  # noqa: ASYNC109 - seams 2: a time-out is an answer here
         """Return the topics nudged since the last call; empty after `timeout` seconds."""
+        # A timer of its own: `asyncio.timeout` ends a wait by cancelling its task, which is most of
+        # what a server at rest would do.
+        is_over = asyncio.Event()
+        timer = None
+        if timeout is not None and not self._seen:
+            timer = asyncio.get_running_loop().call_later(timeout, self._end_wait, is_over)
         try:
-            async with asyncio.timeout(timeout):
-                while not self._seen:
-                    # The event may be left over from nudges that an earlier call returned.
-                    await self._event.wait()
-                    self._event.clear()
-        except TimeoutError:
-            return set()
+            while not self._seen and not is_over.is_set():
+                # The event may be left over from nudges that an earlier call returned.
+                await self._event.wait()
+                self._event.clear()
+        finally:
+            if timer is not None:
+                timer.cancel()
         with self._nudges._lock:  # noqa: SLF001 - two halves of one thing
             seen, self._seen = self._seen, set()
         return seen
@@ -101,6 +107,10 @@ class MemoryListener(Listener):
         """Listen to these no more."""
         self._topics.difference_update(topics)
         self._nudges._remove(self, topics)  # noqa: SLF001 - two halves of one thing
+
+    def _end_wait(self, is_over: asyncio.Event) -> None:
+        is_over.set()
+        self._event.set()
 
     def _collect(self, topic: str) -> bool:
         """Note `topic` (the lock is held); tell whether the waiter must be woken."""

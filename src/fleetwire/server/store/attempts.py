@@ -8,7 +8,17 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import ClauseElement, Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from fleetwire.core.attempts import Attempt
 from fleetwire.core.happenings import Exited
@@ -414,6 +424,21 @@ def past_queue_deadline(connection: Connection, now: int, limit: int) -> list[st
     wanted = {"now": now, "limit": limit}
     found = [id_ for (id_,) in connection.execute(_PAST_QUEUE, wanted)]
     return found + [id_ for (id_,) in connection.execute(_ASSIGNED_PAST_QUEUE, wanted)]
+
+
+_UNFINISHED = Prepared(
+    select(
+        or_(
+            select(attempts.c.id).where(PENDING).exists(),
+            select(attempts.c.id).where(LIVE).exists(),
+        )
+    )
+)
+
+
+def is_any_unfinished(connection: Connection) -> bool:
+    """Say whether any attempt is pending, assigned or running."""
+    return bool(_UNFINISHED.first(connection, {})[0])
 
 
 def past_lost_after(connection: Connection, now: int, limit: int) -> list[str]:

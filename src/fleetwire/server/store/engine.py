@@ -145,6 +145,7 @@ class Database:
     """
 
     reserve: Reserve | None = None
+    _version: int | None = 0
 
     def __init__(self, shell: Shell, nudges: Nudges, clock: Callable[[], int]) -> None:
         self._shell = shell
@@ -258,6 +259,12 @@ class Database:
         """Wait until the disk has failed; the caller ends the process then (promise P15)."""
         return await self._writer.wait_failed()
 
+    def version(self) -> int | None:
+        """Return a number that is another one after each commit that changed a row, or may have.
+        None where other servers write as well.
+        """
+        return self._version
+
     def statistics(self) -> DatabaseStatistics:
         """Return the counters."""
         counted = self._writer.statistics()
@@ -298,13 +305,19 @@ class Database:
         connection = self._connection
         if connection is None:  # the last group lost it
             connection = self._connection = shell.connect()
+        before = shell.changes(connection)
         try:
             done = self._run_use_cases(connection, group)
         except BaseException as error:
+            self._count_version()  # nobody knows what became of it
             self._drop_group(connection, error)
             if meaning := shell.diagnose(error):
                 raise meaning from error
             raise
+        if before is None:
+            self._version = None
+        elif shell.changes(connection) != before:
+            self._count_version()
         for call in done.afterwards:
             call()
         for topic in done.topics:
@@ -363,6 +376,10 @@ class Database:
         if isinstance(error, DatabaseFailed):
             raise ran.error
         _log.error("a reaction failed; a sweep will do its work", exc_info=error)
+
+    def _count_version(self) -> None:
+        if self._version is not None:
+            self._version += 1
 
     def _drop_group(self, connection: sqlalchemy.Connection, error: BaseException) -> None:
         if not self._shell.abandon(connection, error):

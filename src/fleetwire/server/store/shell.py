@@ -50,6 +50,12 @@ class Shell(Protocol):
         """Tell whether the transaction is still there."""
         ...
 
+    def changes(self, connection: sqlalchemy.Connection) -> int | None:
+        """Return how many rows this connection has changed in its life; None where other
+        processes may change rows as well.
+        """
+        ...
+
     def begin_read(self, connection: sqlalchemy.Connection) -> None:
         """Begin a snapshot."""
         ...

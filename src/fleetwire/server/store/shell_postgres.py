@@ -70,6 +70,10 @@ class PostgresShell(Shell):
             and _postgres(connection).pgconn.transaction_status in _IN_TRANSACTION
         )
 
+    def changes(self, connection: sqlalchemy.Connection) -> int | None:
+        del connection
+        return None
+
     def begin_read(self, connection: sqlalchemy.Connection) -> None:
         postgres.command(_postgres(connection), b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 

@@ -88,6 +88,9 @@ class SqliteShell(Shell):
     def in_transaction(self, connection: sqlalchemy.Connection) -> bool:
         return _sqlite(connection).in_transaction
 
+    def changes(self, connection: sqlalchemy.Connection) -> int | None:
+        return _sqlite(connection).total_changes
+
     def begin_read(self, connection: sqlalchemy.Connection) -> None:
         _sqlite(connection).execute("BEGIN")
 

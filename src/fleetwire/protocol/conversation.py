@@ -407,6 +407,8 @@ class AgentConversation(_Conversation):
 
 def _batches(items: tuple[_Item, ...]) -> list[list[_Item]]:
     """Split so that each batch's JSON stays below the frame limit; no items are one batch."""
+    if len(items) <= 1:
+        return [list(items)]  # as it is: nearly always, and encoding it twice costs as much again
     batches: list[list[_Item]] = [[]]
     size = 0
     for item in items:

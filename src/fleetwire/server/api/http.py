@@ -60,12 +60,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take the request line's target."""
-        self._count(len(url))
+        self._parsed += len(url)
+        if self._parsed > HEAD_BYTES:
+            self._stop_parsing()
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
-        self._count(len(name) + len(value) + 4)
+        self._parsed += len(name) + len(value) + 4
+        if self._parsed > HEAD_BYTES:
+            self._stop_parsing()
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -78,11 +82,9 @@ class BoundedHttp(HttpToolsProtocol):
         """Answer what is not HTTP, as a problem document like everything else."""
         self._refuse(self._refusal or BadRequest(msg, hint="Speak HTTP/1.1."))
 
-    def _count(self, size: int) -> None:
-        self._parsed += size
-        if self._parsed > HEAD_BYTES:
-            self._refusal = _too_large()
-            raise self._refusal  # the parser stops, and uvicorn calls send_400_response
+    def _stop_parsing(self) -> None:
+        self._refusal = _too_large()
+        raise self._refusal  # the parser stops, and uvicorn calls send_400_response
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_S, self._head_too_slow)

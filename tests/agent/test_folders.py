@@ -18,6 +18,7 @@ from fleetwire.agent import drivers, files, folders, inventory, logs, platforms,
 from fleetwire.agent.drivers import Unable
 from fleetwire.agent.folders import Places
 from fleetwire.core import limits
+from fleetwire.core.happenings import Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
 from fleetwire.shim.spool import take_lock, write_record
 
@@ -96,6 +97,15 @@ def test_records_become_happenings(spool: Path) -> None:
     assert folder.barred == 4
     assert folder.declined is not None
     assert folder.declined.final
+
+
+@pytest.mark.parametrize(("pid", "started"), [(5, Started(8)), (None, None)])
+def test_what_was_over_at_once_is_known_to_have_started_by_its_end(
+    spool: Path, pid: int | None, started: Started | None
+) -> None:
+    write_record(str(spool), "epoch", {"epoch": 3})
+    write_record(str(spool), "exit", {**exit_record(), "pid": pid})
+    assert folders.load(str(spool)).started == started
 
 
 def test_torn_epoch_counts(spool: Path) -> None:

@@ -135,6 +135,9 @@ class Placed:
         return frames[-1].offset + frames[-1].length if frames else 0
 
     def ask(self, do: str, **more: object) -> dict[str, Any]:
+        """Ask its shim, which listens once the task has lived a while."""
+        if self.has("epoch"):
+            wait_until(lambda: self.has("started") or self.last(), "started")
         return control.ask(self.folder, {"do": do, **more})
 
     def blocked(self) -> bool:
@@ -167,7 +170,7 @@ class Node:
         if self._connection is None:
             self.state.mkdir(exist_ok=True)
             if "coverage" in sys.modules:
-                self._fork_spawner()
+                self.fork_spawner()
             self._connection = spawner.ensure(str(self.state))
         return self._connection
 
@@ -176,8 +179,9 @@ class Node:
             self._connection.close()
             self._connection = None
 
-    def _fork_spawner(self) -> None:
-        # In a fork of this process the spawner and its shims are measured as well.
+    def fork_spawner(self) -> None:
+        """Start the spawner as a fork of this process: measured and changed as this one is."""
+        self.state.mkdir(exist_ok=True)
         pid = os.fork()
         if pid == 0:
             os._exit(forkserver.main([str(self.state)]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleetwire.shim import spool
+from fleetwire.shim import attempt, spool
 
 if TYPE_CHECKING:
     from tests.shim.conftest import Node
@@ -31,14 +31,35 @@ def test_records_of_a_plain_run(node: Node) -> None:
     assert 0 < record["duration_s"] < 30
     assert placed.log(1) == b"out\n"
     assert placed.log(2) == b"err\n"
-    epoch, started = placed.record("epoch"), placed.record("started")
-    assert epoch["epoch"] == 7
-    assert epoch["boot_id"] == started["boot_id"]
-    assert started["pid"] != epoch["pid"]
-    assert started["pid_start"] >= epoch["pid_start"]
+    assert placed.record("epoch")["epoch"] == 7
     assert {
         oct(Path(placed.folder, name).stat().st_mode & 0o777) for name in ("exit", "epoch")
     } == {"0o600"}
+
+
+def test_records_of_a_task_that_lasts(node: Node) -> None:
+    placed = node.sh("echo $$; read never < fifo")
+    os.mkfifo(placed.home / "fifo")
+    before = time.time_ns() // 1000
+    placed.start()
+    placed.wait_started()
+    epoch, started = placed.record("epoch"), placed.record("started")
+    assert epoch["boot_id"] == started["boot_id"]
+    placed.wait_output(f"{started['pid']}\n".encode())
+    assert started["pid_start"] >= epoch["pid_start"]
+    (placed.home / "fifo").write_text("go\n")
+    assert before <= started["at"] == placed.wait()["started_at"]
+    placed.check()
+
+
+def test_a_task_that_is_over_at_once_costs_few_files(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "LASTING_S", 600.0)  # however slow this machine is just now
+    node.fork_spawner()
+    placed = node.sh("true")
+    placed.run()
+    assert sorted(os.listdir(placed.folder)) == ["epoch", "exit", "order"]
 
 
 @pytest.mark.parametrize("number", [1, 9, 11, 15])

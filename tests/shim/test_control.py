@@ -25,6 +25,7 @@ def placed(node: Node) -> None:
     os.mkfifo(placed.home / "fifo")
     placed.start()
     placed.wait_output(b"ready\n")
+    placed.wait_started()  # and listens
     return placed
 
 

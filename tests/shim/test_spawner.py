@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fleetwire.shim import spawner, spool
+from fleetwire.shim import records, spawner, spool, tree
 
 if TYPE_CHECKING:
     from tests.shim.conftest import Node, Placed
@@ -33,6 +33,7 @@ def waiting(node: Node) -> None:
     os.mkfifo(placed.home / "fifo")
     placed.start()
     placed.wait_output(b"ready\n")
+    placed.wait_started()
     return placed
 
 
@@ -180,6 +181,7 @@ def test_shim_and_spawner_killed_then_buried_by_the_agent(
     placed = node.sh("echo ready; trap '' TERM; while :; do sleep 0.05; done")
     shim = placed.start()
     placed.wait_output(b"ready")
+    placed.wait_started()
     pid = placed.record("started")["pid"]
     kill(node.spawner_pid())
     kill(shim)
@@ -225,6 +227,25 @@ def test_burial_after_a_reboot(node: Node) -> None:
     spool.write_record(placed.folder, "started", before)
     assert spawner.bury(placed.folder) == "node rebooted"
     assert placed.record("lost")["reason"] == "node rebooted"
+
+
+def test_what_had_started_and_not_lasted_yet_is_known(
+    node: Node, alive: Callable[[int], bool]
+) -> None:
+    placed = node.sh("true")
+    # A session of its own and no marker: only the word in the reserve leads to it.
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], {}, setsid=True)
+    mine = {"boot_id": boot_id(), "pid": pid, "pid_start": tree.start_time(pid)}
+    directory = os.open(placed.folder, os.O_RDONLY)
+    records.set_reserve_aside(directory)
+    assert records.create_record_at(directory, "epoch", {"epoch": 7, **mine})
+    assert records.read_started(placed.folder) is None
+    records.note_in_reserve(directory, mine)
+    os.close(directory)
+    assert spawner.bury(placed.folder) == "shim died"
+    assert not alive(pid)
+    os.waitpid(pid, 0)
+    assert placed.record("lost")["reason"] == "shim died"
 
 
 @pytest.mark.parametrize("boot", ["this", "an earlier one"])

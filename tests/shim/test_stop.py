@@ -129,6 +129,21 @@ def test_stop_races_with_exit(node: Node) -> None:
         placed.check()
 
 
+def test_a_stop_that_finds_nobody_listening_yet_is_found(
+    node: Node, wait_until: Callable[..., Any]
+) -> None:
+    for _ in range(5):
+        placed = node.sh("read never < fifo")
+        os.mkfifo(placed.home / "fifo")
+        placed.start()
+        wait_until(lambda has=placed.has: has("epoch"), "epoch")
+        spool.write_record(placed.folder, "stop", {"epoch": 7, "at": 1})
+        with contextlib.suppress(control.ShimGone):
+            control.ask(placed.folder, {"do": "stop", "grace_s": 10})
+        assert placed.wait()["cause"] == "stopped"
+        placed.check()
+
+
 def test_a_second_stop_shortens_the_grace_and_never_lengthens_it(node: Node) -> None:
     placed = node.sh("trap '' TERM; echo ready; while :; do sleep 0.02; done")
     placed.start()

@@ -80,7 +80,8 @@ def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
     epoch = _read(path, "epoch", present)
     # Once it has begun nobody writes another order, and the epoch is that of the order.
     order = epoch if _epoch(epoch, -1) >= 0 else _read(path, "order", present)
-    exited = _value(path, "exit", present, Exited)
+    exit_record = _read(path, "exit", present)
+    exited = None if exit_record is None else _convert(exit_record, Exited)
     lost = _value(path, "lost", present, Lost)
     if exited is None and lost is None:
         lost = _damaged(path, present)
@@ -95,7 +96,7 @@ def load(path: str, *, reader: SpoolReader | None = None) -> Folder:
         ordered=ordered,
         # `epoch` torn by a power loss still counts: it may have started (architecture 5.2).
         begun=None if epoch is None else _epoch(epoch, ordered or 0),
-        started=_value(path, "started", present, Started),
+        started=_started(path, present, exit_record, exited),
         exited=exited,
         lost=lost,
         declined_epoch=_epoch(declined, -1),
@@ -253,6 +254,17 @@ def _damaged(path: str, present: frozenset[str]) -> Lost | None:
 def _value(path: str, name: str, present: frozenset[str], kind: type[_Kind]) -> _Kind | None:
     record = _read(path, name, present)
     return None if record is None else _convert(record, kind)
+
+
+def _started(
+    path: str, present: frozenset[str], exit_record: dict[str, Any] | None, exited: Exited | None
+) -> Started | None:
+    """Return its start; one that was over before it had a record of its own is known by its end,
+    unless nothing could be executed.
+    """
+    if "started" not in present and exited is not None and exit_record is not None:
+        return None if exit_record.get("pid") is None else Started(exited.started_at)
+    return _value(path, "started", present, Started)
 
 
 def _convert(record: dict[str, Any], kind: type[_Kind]) -> _Kind | None:

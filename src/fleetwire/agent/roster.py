@@ -263,6 +263,7 @@ class Roster:
                 self.readable.pop(attempt, None)
             elif record:
                 self.look(entry)
+                self._shims.stop(entry)  # should it have begun to listen just now
         self.wake()
 
     # Deciding and doing.

@@ -63,8 +63,8 @@ class Shims:
             return  # nothing starts either; what runs keeps what it was promised
         for entry in entries:
             if abs(share - entry.quota) > share // 10:
-                entry.quota = share
-                self._spawn().create_task(self._ask(entry, {"do": "quota", "bytes": share}))
+                before, entry.quota = entry.quota, share
+                self._spawn().create_task(self._tell_quota(entry, share, before))
 
     def bury(self, entry: Entry) -> None:
         """Its shim was killed and no spawner saw it: end what is left, say `lost` (5.12)."""
@@ -80,6 +80,10 @@ class Shims:
             entry.telling = False
         if entry.told_grace is not None:
             self.stop(entry)  # the wish may have become more urgent while it was being told
+
+    async def _tell_quota(self, entry: Entry, share: int, before: int) -> None:
+        if not await self._ask(entry, {"do": "quota", "bytes": share}) and entry.quota == share:
+            entry.quota = before  # the next sweep tells it
 
     async def _bury(self, entry: Entry) -> None:
         folder = entry.folder

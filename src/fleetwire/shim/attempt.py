@@ -17,7 +17,6 @@ import functools
 import json
 import math
 import os
-import socket
 import sys
 import time
 from typing import Any
@@ -30,10 +29,11 @@ from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.loop import Loop
 from fleetwire.shim.order import Order, OrderError
-from fleetwire.shim.pump import Pump
+from fleetwire.shim.pump import LOOK_AGAIN_S, Pump
 from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
+    note_in_reserve,
     read_record,
     set_reserve_aside,
     write_last_record_at,
@@ -48,9 +48,10 @@ LINGER_S = 0.1  # `cmd > >(tee log)`: what reads the last bytes may end by itsel
 LEFTOVER_GRACE_S = 2.0
 CROWD = 50  # processes of one task beyond which we do not wait for our turn among them
 DRAIN_PATIENCE_S = 10.0  # how long the end of an output waits for a full disk
-# A look at the kernel's count of kills costs 50 us, so a task that is over at once has none; one
-# that takes all memory takes longer.
-MEMORY_LOOK_S = 0.05
+# What a task that is over at once has no use for is made only for one that has lived so long: the
+# control socket, `started`, a look at the kernel's count of kills (who takes all memory takes
+# longer). Each file is an inode to find and to give back, which is dear when many come and go.
+LASTING_S = 0.05
 _KILL_ROUND_S = 0.02
 _KILL_PAUSE_S = 0.002
 
@@ -71,20 +72,16 @@ def run(folder: str) -> bool:
     try:
         if not LAST_RECORDS.isdisjoint(os.listdir(directory)):
             return True
-        # Listening comes before the look for `stop`: an agent that leaves a stop and finds nobody
-        # listening knows that we shall find it; else it tells us.
-        with listen(directory, folder, CONTROL) as listener:
-            return _run(directory, folder, listener)
+        return _run(directory, folder)
     finally:
         os.chdir("/")
         os.close(directory)
 
 
-def _run(directory: int, folder: str, listener: socket.socket) -> bool:
+def _run(directory: int, folder: str) -> bool:
     try:
         order = Order.from_record(read_record(folder, "order") or {})
-        stop = read_record(folder, "stop")
-        if stop is not None and stop.get("epoch", math.inf) >= order.epoch:
+        if _is_stopped(folder, order):
             if os.path.exists(os.path.join(folder, "epoch")):
                 return False
             write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
@@ -100,7 +97,7 @@ def _run(directory: int, folder: str, listener: socket.socket) -> bool:
         write_record_at(directory, "lost", _start_failed(error))
         return True
     with Loop() as loop:
-        attempt = Attempt(directory, order, loop)
+        attempt = Attempt(directory, folder, order, loop)
         try:
             task = start(order)
         except ExecFailed as error:
@@ -108,8 +105,14 @@ def _run(directory: int, folder: str, listener: socket.socket) -> bool:
         except OSError as error:
             write_last_record_at(directory, "lost", _start_failed(error))
         else:
-            write_last_record_at(directory, "exit", attempt.live(task, listener))
+            write_last_record_at(directory, "exit", attempt.live(task))
     return attempt.unchanged
+
+
+def _is_stopped(folder: str, order: Order) -> bool:
+    """Whether a stop was left in the folder."""
+    stop = read_record(folder, "stop")
+    return stop is not None and bool(stop.get("epoch", math.inf) >= order.epoch)
 
 
 @functools.cache  # a process lives many attempts; a fork of it has another pid
@@ -124,8 +127,9 @@ def _start_failed(error: Exception) -> dict[str, Any]:
 class Attempt:
     """The attempt after its `epoch` is durable."""
 
-    def __init__(self, directory: int, order: Order, loop: Loop) -> None:
+    def __init__(self, directory: int, folder: str, order: Order, loop: Loop) -> None:
         self._directory = directory
+        self._folder = folder
         self._order = order
         self._writer = SpoolWriter(directory, piece=order.piece, quota=order.quota)
         self._loop = loop
@@ -138,7 +142,9 @@ class Attempt:
         self._rounds = 0
         self._term_s: float | None = None  # TERM and KILL of an end that was asked for
         self._kill_s: float | None = None
-        self._memory_look_at = math.inf
+        self._lasting_at = math.inf  # when it will have lived LASTING_S
+        self._listen_at = math.inf  # when listening is tried again
+        self._control: ControlServer | None = None
         self._memory_counter: str | None = None
         self._memory_kills: int | None = None
         self._ahead = False
@@ -147,44 +153,67 @@ class Attempt:
 
     def not_executed(self, error: ExecFailed) -> dict[str, Any]:
         """The `exit` record of an attempt whose program could not be executed."""
-        return self._exit_record(error.exit_code, None, str(error))
+        return self._exit_record(None, error.exit_code, None, str(error))
 
     @property
     def unchanged(self) -> bool:
         """Whether this process may live another attempt: it has not stayed ahead of others."""
         return not self._ahead
 
-    def live(self, task: Started, listener: socket.socket) -> dict[str, Any]:
+    def live(self, task: Started) -> dict[str, Any]:
         """See the task, which has just started, to its end; return the `exit` record."""
         self._task = task
-        self._record_started(task)
+        self._note_started(task)
         self._deadline = self._begun + self._order.deadline_s
-        self._memory_look_at = self._begun + MEMORY_LOOK_S
+        self._lasting_at = self._begun + LASTING_S
         for fd, stream in self._task.outputs.items():
             self._pump.add(fd, stream)
         self._input = Input(self._loop, self._task.stdin, terminal=self._order.tty is not None)
-        server = ControlServer(listener, self._loop, self._answer)
         while self._reap():
             self._loop.turn(self._wait_s())
             now = time.monotonic()
             self._pump.turn(now)
             self._keep_time(now)
         self._drain()
-        server.close()
+        if self._control is not None:
+            self._control.close()
         self._input.close()
         return self._result()
 
-    def _record_started(self, task: Started) -> None:
-        record = {
+    def _note_started(self, task: Started) -> None:
+        """Leave word of the task's first process where it costs no file: for who judges us."""
+        self._started = {
             "pid": task.pid,
             "pid_start": tree.start_time(task.pid),
             "boot_id": tree.boot_id(),
             "at": self._started_at,
         }
-        # A disk that has filled up since `epoch` must not end the task it has just begun: without
-        # `started` the worst that can be said later is `start unknown`.
+        # A disk that fails since `epoch` must not end the task it has just begun: without this
+        # the worst that can be said later is `start unknown`.
         with contextlib.suppress(OSError):
-            write_record_at(self._directory, "started", record, sync=False)
+            note_in_reserve(self._directory, self._started)
+
+    def _last(self, now: float) -> None:
+        """It has lived a while: be there for who wants to stop it, and say that it runs."""
+        self._lasting_at = math.inf
+        self._listen(now)
+        with contextlib.suppress(OSError):  # a full disk: as above
+            write_record_at(self._directory, "started", self._started, sync=False)
+        self._memory_counter = oom.counter()
+        self._memory_kills = oom.kills(self._memory_counter)
+
+    def _listen(self, now: float) -> None:
+        self._listen_at = math.inf
+        try:
+            listener = listen(self._directory, self._folder, CONTROL)
+        except OSError:  # a full disk
+            self._listen_at = now + LOOK_AGAIN_S
+        else:
+            self._control = ControlServer(listener, self._loop, self._answer)
+        # Listening comes before this look: an agent that leaves a stop and finds nobody listening
+        # knows that we shall find it; else it tells us.
+        if _is_stopped(self._folder, self._order):
+            self._end("stopped", self._order.grace_s)
 
     def _reap(self) -> bool:
         """Collect who has ended; False when nothing of the attempt lives any more."""
@@ -201,7 +230,13 @@ class Attempt:
                 self._linger_until = now if self._cause else now + LINGER_S
 
     def _wait_s(self) -> float:
-        at = min(self._pump.wake_at(), self._kill_at, self._linger_until, self._memory_look_at)
+        at = min(
+            self._pump.wake_at(),
+            self._kill_at,
+            self._linger_until,
+            self._lasting_at,
+            self._listen_at,
+        )
         if self._status is None and self._cause is None:
             at = min(at, self._deadline)
         # A pump that has something to do every turn must not starve: never negative.
@@ -209,10 +244,10 @@ class Attempt:
 
     def _keep_time(self, now: float) -> None:
         """Deadline, leftovers, and KILL when the grace is over."""
-        if now >= self._memory_look_at:
-            self._memory_look_at = math.inf
-            self._memory_counter = oom.counter()
-            self._memory_kills = oom.kills(self._memory_counter)
+        if now >= self._lasting_at:
+            self._last(now)
+        if now >= self._listen_at:
+            self._listen(now)
         if self._status is None:
             if now >= self._deadline:
                 self._end("deadline", self._order.grace_s)
@@ -297,7 +332,7 @@ class Attempt:
         exit_code, number = (None, -code) if code < 0 else (code, None)
         if error is None and self._cause is None and oom.looks_killed(exit_code, number):
             error = self._out_of_memory(exit_code, number)
-        return self._exit_record(exit_code, number, error)
+        return self._exit_record(self._task.pid, exit_code, number, error)
 
     def _out_of_memory(self, exit_code: int | None, number: int | None) -> str | None:
         now = oom.kills(self._memory_counter)
@@ -310,10 +345,11 @@ class Attempt:
         )
 
     def _exit_record(
-        self, exit_code: int | None, signal: int | None, error: str | None
+        self, pid: int | None, exit_code: int | None, signal: int | None, error: str | None
     ) -> dict[str, Any]:
         return {
             "epoch": self._order.epoch,
+            "pid": pid,
             "cause": self._cause or "exited",
             "exit_code": exit_code,
             "signal": signal,

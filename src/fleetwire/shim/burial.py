@@ -17,6 +17,7 @@ from fleetwire.shim.records import (
     create_record_at,
     finish_last_record_at,
     read_record,
+    read_started,
     write_record_at,
 )
 
@@ -41,12 +42,12 @@ def judge(directory: int, folder: str) -> str | None:
         return None
     if epoch.get("boot_id", tree.boot_id()) != tree.boot_id():
         return REBOOTED
-    return START_UNKNOWN if read_record(folder, "started") is None else SHIM_DIED
+    return START_UNKNOWN if read_started(folder) is None else SHIM_DIED
 
 
 def left_alive(folder: str) -> list[tree.Process]:
     """The processes of the attempt that live, its shim being dead; [] after a reboot."""
-    started = read_record(folder, "started") or {}
+    started = read_started(folder) or {}
     if started.get("boot_id", tree.boot_id()) != tree.boot_id():
         return []
     attempt = os.path.basename(os.path.normpath(folder))

@@ -103,7 +103,9 @@ def address(directory: int, folder: str, name: str) -> str:
 
 
 class ControlServer:
-    """Accepts connections and answers each line with what `answer` returns."""
+    """Accepts connections on `listener`, which is its own from now on, and answers each line with
+    what `answer` returns.
+    """
 
     def __init__(
         self,
@@ -123,9 +125,11 @@ class ControlServer:
         return len(self._partial)
 
     def close(self) -> None:
-        """Close the connections; the listening socket is the caller's."""
+        """Close the connections and the listening socket."""
         for connection in list(self._partial):
             self._close(connection)
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
 
     def _accept(self) -> None:
         try:

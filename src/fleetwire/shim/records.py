@@ -94,6 +94,22 @@ def set_reserve_aside(directory: int) -> None:
         os.close(fd)
 
 
+def note_in_reserve(directory: int, value: dict[str, Any]) -> None:
+    """Write into the reserve what `read_started` finds there while there is no other record."""
+    _write(directory, RESERVE, _encode(value), os.O_WRONLY, sync=False)
+
+
+def read_started(folder: str) -> dict[str, Any] | None:
+    """What is known of the first process of an attempt that has no last record: the record
+    `started`, or what stands in the reserve of one that had not lived long; None when nothing is.
+    """
+    started = read_record(folder, "started")
+    if started is not None:
+        return started
+    noted = _decode((read_bytes(folder, RESERVE) or b"").rstrip(b"\0"))
+    return noted if "pid" in noted else None
+
+
 def write_last_record_at(directory: int, name: str, value: dict[str, Any]) -> None:
     """Write the record that ends an attempt into the reserve, and give it its name.
 

@@ -21,6 +21,7 @@ from fleetwire.shim.order import Order, OrderError
 from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
+    note_in_reserve,
     read_record,
     set_reserve_aside,
     write_last_record_at,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 TICK_S: Final = 0.01
 BLOCKED_S: Final = 0.5
 SYNC_S: Final = 1.0
+LASTING_S: Final = 0.05
 _steps = msgspec.json.Decoder(tuple[Step, ...])
 
 
@@ -135,12 +137,10 @@ class SimulatedShim:
                 self.node.system.close(directory)
 
     async def _live(self, directory: int) -> None:
-        self.listens = True
         await self._pause()
         try:
             order = self._order = Order.from_record(read_record(self.folder, "order") or {})
-            stop = read_record(self.folder, "stop")
-            if stop is not None and stop.get("epoch", math.inf) >= order.epoch:
+            if self._is_stopped(order):
                 if not self.node.system.path.exists(f"{self.folder}/epoch"):
                     write_record_at(
                         directory, "canceled", {"epoch": order.epoch, "at": self.node.wall()}
@@ -167,8 +167,8 @@ class SimulatedShim:
         self._writer = SpoolWriter(directory, piece=order.piece, quota=order.quota)
         record = {"pid": 2, "pid_start": 1, "boot_id": self.node.boot_id, "at": started_at}
         with contextlib.suppress(OSError):
-            write_record_at(directory, "started", record, sync=False)
-        await self._see_to_its_end(self.task, self._writer, begun + order.deadline_s)
+            note_in_reserve(directory, record)
+        await self._see_to_its_end(self.task, self._writer, begun, directory, record)
         self._writer.close()
         await self._pause()
         write_last_record_at(
@@ -176,6 +176,7 @@ class SimulatedShim:
             "exit",
             {
                 "epoch": order.epoch,
+                "pid": 2,
                 "cause": self._cause or "exited",
                 "exit_code": self.task.exit_code,
                 "signal": self.task.signal,
@@ -190,13 +191,23 @@ class SimulatedShim:
         )
 
     async def _see_to_its_end(
-        self, task: SimulatedTask, writer: SpoolWriter, deadline: float
+        self,
+        task: SimulatedTask,
+        writer: SpoolWriter,
+        begun: float,
+        directory: int,
+        started: dict[str, Any],
     ) -> None:
         loop = self.node.loop
+        deadline = begun + (math.inf if self._order is None else self._order.deadline_s)
+        lasting = begun + LASTING_S
         synced = loop.time()
         pending = b""
         while True:
             now = loop.time()
+            if now >= lasting:
+                lasting = math.inf
+                await self._last(directory, started)
             if now >= deadline and task.lives:
                 self._end("deadline", self._grace())
             if now >= self._kill_at:
@@ -210,10 +221,20 @@ class SimulatedShim:
                 writer.sync()
             if not task.lives and not pending:
                 return
-            due = [deadline, self._kill_at, task.until]
+            due = [deadline, self._kill_at, task.until, lasting]
             if writer.dirty:
                 due.append(synced + SYNC_S)
             await self._look_again(BLOCKED_S if pending else min(due) - now)
+
+    async def _last(self, directory: int, started: dict[str, Any]) -> None:
+        """It has lived a while: be there for who wants to stop it, and say that it runs."""
+        self.listens = True
+        await self._pause()
+        if self._order is not None and self._is_stopped(self._order):
+            self._end("stopped", self._grace())
+        await self._pause()
+        with contextlib.suppress(OSError):
+            write_record_at(directory, "started", started, sync=False)
 
     async def _look_again(self, within_s: float) -> None:
         """Wait until something is due, or the agent has said something."""
@@ -261,6 +282,10 @@ class SimulatedShim:
         if self._cause is None:
             self._cause = cause
             self.task.terminate(now)
+
+    def _is_stopped(self, order: Order) -> bool:
+        stop = read_record(self.folder, "stop")
+        return stop is not None and bool(stop.get("epoch", math.inf) >= order.epoch)
 
     def _grace(self) -> float:
         return 0.0 if self._order is None else self._order.grace_s

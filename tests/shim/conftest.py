@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from fleetwire.shim import control, forkserver, spawner, spool
+from fleetwire.shim import control, forkserver, spawner, spool, tree
 from fleetwire.shim.records import LAST_RECORDS
 
 T = TypeVar("T")
@@ -79,9 +79,12 @@ class Placed:
         self.attempt = attempt
         self.folder = str(node.state / "spool" / attempt)
         self.home = node.state / "tasks" / attempt
+        self.shim = 0
 
     def start(self) -> int:
-        return spawner.start(self.node.connection, self.attempt)
+        pid = spawner.start(self.node.connection, self.attempt)
+        self.shim = self.shim or pid
+        return pid
 
     def has(self, name: str) -> bool:
         return os.path.exists(os.path.join(self.folder, name))
@@ -213,6 +216,7 @@ class Node:
             "quota": 1 << 30,
             "quota_policy": "block",
             "piece": 16 << 20,
+            "boot_id": tree.boot_id(),
             **order,
         }
         spool.write_record(placed.folder, "order", full, sync=False)

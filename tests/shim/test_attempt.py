@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleetwire.shim import attempt, spool
+from fleetwire.shim import attempt, spool, tree
 
 if TYPE_CHECKING:
     from tests.shim.conftest import Node
@@ -46,7 +46,7 @@ def test_records_of_a_task_that_lasts(node: Node) -> None:
     epoch, started = placed.record("epoch"), placed.record("started")
     assert epoch["boot_id"] == started["boot_id"]
     placed.wait_output(f"{started['pid']}\n".encode())
-    assert started["pid_start"] >= epoch["pid_start"]
+    assert started["pid_start"] == tree.start_time(started["pid"])
     (placed.home / "fifo").write_text("go\n")
     assert before <= started["at"] == placed.wait()["started_at"]
     placed.check()
@@ -60,6 +60,15 @@ def test_a_task_that_is_over_at_once_costs_few_files(
     placed = node.sh("true")
     placed.run()
     assert sorted(os.listdir(placed.folder)) == ["epoch", "exit", "order"]
+    assert os.path.samefile(f"{placed.folder}/epoch", f"{placed.folder}/order")
+
+
+def test_an_order_that_names_another_boot_or_none_is_not_its_epoch(node: Node) -> None:
+    for boot in ("another", ""):
+        placed = node.sh("true", boot_id=boot)
+        placed.run()
+        assert placed.record("epoch")["boot_id"] == tree.boot_id()
+        assert placed.record("epoch")["pid"] == placed.shim
 
 
 @pytest.mark.parametrize("number", [1, 9, 11, 15])

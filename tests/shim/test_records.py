@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,26 @@ def test_a_record_is_created_once(directory: int, folder: str) -> None:
     assert records.create_record_at(directory, "epoch", {"epoch": 1})
     assert not records.create_record_at(directory, "epoch", {"epoch": 2})
     assert spool.read_record(folder, "epoch") == {"epoch": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a record of its own is written")
+def test_a_record_is_created_once_as_another_name_of_its_twin(directory: int, folder: str) -> None:
+    records.write_record_at(directory, "order", {"epoch": 1, "argv": ["true"]}, sync=False)
+    twin, value = records.open_record(directory, "order")
+    assert records.create_record_at(directory, "epoch", {"epoch": 1}, twin=twin)
+    assert records.read_record(folder, "epoch") == value
+    assert os.path.samefile(f"{folder}/epoch", f"{folder}/order")
+    assert not records.create_record_at(directory, "epoch", {"epoch": 1}, twin=twin)
+    os.close(twin)
+
+
+def test_a_twin_that_was_replaced_meanwhile_is_none(directory: int, folder: str) -> None:
+    records.write_record_at(directory, "order", {"epoch": 1}, sync=False)
+    twin, _ = records.open_record(directory, "order")
+    records.write_record_at(directory, "order", {"epoch": 2}, sync=False)
+    assert records.create_record_at(directory, "epoch", {"epoch": 1, "pid": 5}, twin=twin)
+    assert records.read_record(folder, "epoch") == {"epoch": 1, "pid": 5}
+    os.close(twin)
 
 
 def test_what_is_created_is_synced_up_to_the_folders_own_name(

@@ -47,7 +47,7 @@ def starts(placed: Placed) -> int:
 
 def test_two_starts_of_one_attempt_start_it_once(waiting: Placed, node: Node) -> None:
     pid = waiting.start()
-    assert pid != waiting.record("epoch")["pid"]
+    assert pid != waiting.shim
     assert node.sh("true").run()["exit_code"] == 0
     let_go(waiting)
     assert waiting.wait()["exit_code"] == 8
@@ -374,7 +374,7 @@ def test_an_interrupted_service_records_how_its_tasks_ended(waiting: Placed, nod
     # What a service manager does: TERM for everyone at once.
     for pid in (
         node.spawner_pid(),
-        waiting.record("epoch")["pid"],
+        waiting.shim,
         waiting.record("started")["pid"],
     ):
         os.kill(pid, signal.SIGTERM)
@@ -385,6 +385,6 @@ def test_an_interrupted_service_records_how_its_tasks_ended(waiting: Placed, nod
 
 def test_the_agents_end_is_seen_though_shims_live(waiting: Placed) -> None:
     # A shim that kept the agent's connection open would hide the agent's death.
-    shim = waiting.record("epoch")["pid"]
+    shim = waiting.shim
     links = [os.readlink(f"/proc/{shim}/fd/{fd}") for fd in os.listdir(f"/proc/{shim}/fd")]
     assert sum("socket:" in link for link in links) == 2  # its line and its control socket

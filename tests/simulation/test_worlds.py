@@ -164,8 +164,9 @@ def test_one_seed_is_shown_with_its_trace(capsys: pytest.CaptureFixture[str]) ->
 def test_a_torn_epoch_beside_a_torn_order_ends_the_attempt(
     where: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node cannot say any more under which epoch it began, and has to be believed all the
-    same: else a stopped attempt stays assigned until `lost_after`, a day later.
+    """Two names of one file (docs/seams.md), so they are torn together: the node cannot say any
+    more under which epoch it began, and has to be believed all the same: else a stopped attempt
+    stays assigned until `lost_after`, a day later.
     """
     monkeypatch.setattr(disk, "_torn", lambda before, _now, _chance: before)
     monkeypatch.setattr(Chance, "whole", lambda _self, _low, high: high)
@@ -173,7 +174,7 @@ def test_a_torn_epoch_beside_a_torn_order_ends_the_attempt(
     (node,) = world.nodes
 
     def lose_power(what: str) -> None:
-        if what == "fsync epoch" and not world.counted["lost"]:
+        if what == "fsync order" and not world.counted["lost"]:
             world.counted["lost"] += 1
             node.lose_power()
             for connection in world.network.of(node.id):

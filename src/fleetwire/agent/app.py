@@ -111,7 +111,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
     roster = Roster(
         places,
         capacity=config.max_concurrent,
-        starter=Starter(config, identity, places, lease.server_now),
+        starter=Starter(config, identity, places, lease.server_now, boot_id=platforms.boot_id()),
         spawner=spawner,
         cleaner=cleaner,
         lease=lease,

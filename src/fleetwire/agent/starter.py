@@ -55,7 +55,10 @@ class Starter:
         identity: Identity,
         places: Places,
         server_now: Callable[[], int],
+        *,
+        boot_id: str,
     ) -> None:
+        self._boot_id = boot_id
         self._config = config
         self._identity = identity
         self._places = places
@@ -128,6 +131,7 @@ class Starter:
         record: dict[str, Any] = {
             "attempt": wanted.attempt,
             "epoch": wanted.epoch,
+            "boot_id": self._boot_id,
             "argv": launch.argv,
             "env": environment,
             "cwd": task,

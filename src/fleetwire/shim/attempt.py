@@ -34,6 +34,7 @@ from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
     note_in_reserve,
+    open_record,
     read_record,
     set_reserve_aside,
     write_last_record_at,
@@ -80,19 +81,21 @@ def run(folder: str) -> bool:
 
 def _run(directory: int, folder: str) -> bool:
     try:
-        order = Order.from_record(read_record(folder, "order") or {})
-        if _is_stopped(folder, order):
-            if os.path.exists(os.path.join(folder, "epoch")):
+        fd, record = open_record(directory, "order")
+        try:
+            order = Order.from_record(record)
+            if _is_stopped(folder, order):
+                if os.path.exists(os.path.join(folder, "epoch")):
+                    return False
+                write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
+                return True
+            os.chdir(order.cwd)
+            tree.become_subreaper()
+            set_reserve_aside(directory)
+            if not _begin(directory, order, fd):
                 return False
-            write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
-            return True
-        os.chdir(order.cwd)
-        tree.become_subreaper()
-        set_reserve_aside(directory)
-        if not create_record_at(
-            directory, "epoch", {"epoch": order.epoch, **_identity(os.getpid())}
-        ):
-            return False  # it was begun before: never a second exec (promise P2)
+        finally:
+            os.close(fd)
     except (OrderError, OSError) as error:
         write_record_at(directory, "lost", _start_failed(error))
         return True
@@ -107,6 +110,16 @@ def _run(directory: int, folder: str) -> bool:
         else:
             write_last_record_at(directory, "exit", attempt.live(task))
     return attempt.unchanged
+
+
+def _begin(directory: int, order: Order, fd: int) -> bool:
+    """Write `epoch`; False when it was begun before: never a second exec (promise P2).
+
+    An order that names this boot says all that a judge of ours has to know.
+    """
+    identity = _identity(os.getpid())
+    twin = fd if order.boot_id == identity["boot_id"] else None
+    return create_record_at(directory, "epoch", {"epoch": order.epoch, **identity}, twin=twin)
 
 
 def _is_stopped(folder: str, order: Order) -> bool:

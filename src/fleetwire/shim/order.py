@@ -24,6 +24,7 @@ class Order(NamedTuple):
     quota: int
     quota_policy: str
     piece: int
+    boot_id: str  # of the boot in which it was written; "" by an agent that did not say it yet
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Order":
@@ -43,6 +44,7 @@ class Order(NamedTuple):
                 quota=int(record["quota"]),
                 quota_policy=str(record["quota_policy"]),
                 piece=int(record["piece"]),
+                boot_id=str(record.get("boot_id", "")),
             )
         except KeyError as error:
             raise OrderError(f"the order has no field {error}") from error

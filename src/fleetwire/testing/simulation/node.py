@@ -223,7 +223,9 @@ class SimulatedNode:
         roster = self.roster = Roster(
             self.places,
             capacity=config.max_concurrent,
-            starter=Starter(config, self.identity, self.places, lease.server_now),
+            starter=Starter(
+                config, self.identity, self.places, lease.server_now, boot_id=self.boot_id
+            ),
             spawner=line,  # type: ignore[arg-type]
             cleaner=cleaner,
             lease=lease,

@@ -22,6 +22,7 @@ from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
     note_in_reserve,
+    open_record,
     read_record,
     set_reserve_aside,
     write_last_record_at,
@@ -139,7 +140,8 @@ class SimulatedShim:
     async def _live(self, directory: int) -> None:
         await self._pause()
         try:
-            order = self._order = Order.from_record(read_record(self.folder, "order") or {})
+            order_fd, content = open_record(directory, "order")
+            order = self._order = Order.from_record(content)
             if self._is_stopped(order):
                 if not self.node.system.path.exists(f"{self.folder}/epoch"):
                     write_record_at(
@@ -148,8 +150,10 @@ class SimulatedShim:
                 return
             set_reserve_aside(directory)
             identity = {"pid": 1, "pid_start": 1, "boot_id": self.node.boot_id}
-            if not create_record_at(directory, "epoch", {"epoch": order.epoch, **identity}):
+            epoch = {"epoch": order.epoch, **identity}
+            if not create_record_at(directory, "epoch", epoch, twin=order_fd):
                 return
+            self.node.system.close(order_fd)
         except (OrderError, OSError) as error:
             write_record_at(directory, "lost", self._start_failed(error))
             return

@@ -21,6 +21,7 @@ from fleetwire.testing.simulation.disk import Change, Disk, File, Folder, Handle
 from fleetwire.testing.simulation.loop import CURRENT, Process, check_alive
 
 FIRST_FD: Final = 100_000
+_OPEN_FILES: Final = "/proc/self/fd/"
 LOCK_SH, LOCK_EX, LOCK_NB = 1, 2, 4
 
 
@@ -256,10 +257,20 @@ class System:
 
     replace = rename
 
-    def link(self, old: str, new: str) -> None:
-        disk, start, rest = self._start(old, None)
-        inode = disk.find(rest, start=start)
-        _, to_start, to_rest = self._start(new, None)
+    def link(
+        self,
+        old: str,
+        new: str,
+        *,
+        dst_dir_fd: int | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        disk, to_start, to_rest = self._start(new, dst_dir_fd)
+        if old.startswith(_OPEN_FILES):
+            inode = self._of(int(old.removeprefix(_OPEN_FILES))).inode
+        else:
+            _, start, rest = self._start(old, None)
+            inode = disk.find(rest, start=start)
         parent, name = disk.place(to_rest, start=to_start)
         if name in parent.names:
             raise _error(FileExistsError, errno.EEXIST, new)

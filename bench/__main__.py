@@ -8,13 +8,26 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import chart, footprint, latency, report, scale, simulated, stored, throughput, viewer
+from bench import (
+    chart,
+    footprint,
+    latency,
+    node,
+    report,
+    scale,
+    simulated,
+    stored,
+    throughput,
+    viewer,
+)
 from bench.figures import Figure
 from fleetwire.testing.lab import Lab
 
 GROUPS: dict[str, Callable[[Lab], Iterator[Figure]]] = {
     "latency": latency.measure,
     "throughput": throughput.measure_one_agent,
+    "three-agents": throughput.measure_three_agents,
+    "node": node.measure,
     "fan-out": throughput.measure_fan_out,
     "simulated": simulated.measure,
     "footprint": footprint.measure,

@@ -42,6 +42,19 @@ def measure_one_agent(lab: Lab) -> Iterator[Figure]:
     )  # fmt: skip
 
 
+def measure_three_agents(lab: Lab) -> Iterator[Figure]:
+    """Yield no-op scripts per second through three real agents on this machine."""
+    names = [f"node-{n}" for n in range(3)]
+    for name in names:
+        lab.start_agent(name, "--max-concurrent", "16")
+    spawns = bare.spawns_per_second()
+    yield Figure(
+        group=GROUP, what="no-op scripts per second, three real agents, end to end", unit="/s",
+        better="higher", value=runs_per_second(lab, names, count=1500, threads=6),
+        bare=spawns, bare_what="posix_spawn loop, one at a time",
+    )  # fmt: skip
+
+
 def measure_fan_out(lab: Lab, nodes: int = 50) -> Iterator[Figure]:
     """Yield how long `echo hi` takes on 50 real agents, until the last result is in hand."""
     for n in range(nodes):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from fleetwire.core import limits
@@ -285,10 +286,9 @@ def test_spawner_and_shim_killed(play: Play) -> None:
         await lab.up()
         attempt = lab.server.want(lab.node, Script("echo before; sleep 60"))
         await lab.server.wait(lambda: attempt.length)
-        record = (lab.spool(attempt.id) / "epoch").read_text()
-        shim = int(record.split('"pid":')[1].split(",")[0])
+        (shim,) = psutil.Process(lab.spawner_pid()).children()
         os.kill(lab.spawner_pid(), signal.SIGKILL)
-        os.kill(shim, signal.SIGKILL)
+        shim.kill()
         await lab.server.wait(lambda: attempt.sealed)
         (lost,) = attempt.happened(Lost)
         assert isinstance(lost, Lost)

@@ -47,6 +47,7 @@ def test_records_of_a_task_that_lasts(node: Node) -> None:
     assert epoch["boot_id"] == started["boot_id"]
     placed.wait_output(f"{started['pid']}\n".encode())
     assert started["pid_start"] == tree.start_time(started["pid"])
+    assert started["shim"] == placed.shim
     (placed.home / "fifo").write_text("go\n")
     assert before <= started["at"] == placed.wait()["started_at"]
     placed.check()

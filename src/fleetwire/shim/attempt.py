@@ -200,6 +200,7 @@ class Attempt:
             "pid_start": tree.start_time(task.pid),
             "boot_id": tree.boot_id(),
             "at": self._started_at,
+            "shim": os.getpid(),
         }
         # A disk that fails since `epoch` must not end the task it has just begun: without this
         # the worst that can be said later is `start unknown`.

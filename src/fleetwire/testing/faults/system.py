@@ -15,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from fleetwire.shim import spool
-from fleetwire.shim.records import LAST_RECORDS
+from fleetwire.shim.records import LAST_RECORDS, read_started
 from fleetwire.testing.faults.proxy import Proxy
 from fleetwire.testing.faults.tasks import Book
 from fleetwire.testing.lab import Daemon, Lab
@@ -143,14 +142,16 @@ class System:
         self.shims_killed |= {one for one, its in both if its == pid}
 
     def shims(self, name: str) -> dict[str, int]:
-        """Return the shim's pid of each attempt of a node that has begun and has no last record."""
+        """Return the shim's pid of each attempt of a node that has started and has no last
+        record.
+        """
         living = {}
         for folder in self.spools(name):
             try:
                 present = {path.name for path in folder.iterdir()}
                 if "epoch" in present and present.isdisjoint(LAST_RECORDS):
-                    record = spool.read_record(str(folder), "epoch") or {}
-                    living[folder.name] = int(record.get("pid", 0))
+                    record = read_started(str(folder)) or {}
+                    living[folder.name] = int(record.get("shim", 0))
             except OSError:
                 continue  # it has just been swept
         return {attempt: pid for attempt, pid in living.items() if pid > 1}

@@ -41,7 +41,7 @@ async def two_rows(one: Heart) -> list[AttemptRow]:
             idempotency=None, segment="2026-11-20",
         )
     )  # fmt: skip
-    return await one.database.read(lambda c: attempts.of_run(c, made.run_id))
+    return await one.database.write(lambda tx: attempts.of_run(tx.connection, made.run_id))
 
 
 def with_changes(row: AttemptRow, names: set[str]) -> AttemptRow:

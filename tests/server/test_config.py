@@ -102,9 +102,32 @@ def test_bad_files(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.0.0.1.evil", "::ffff:0.0.0.0"]
 )
-def test_only_loopback(host: str) -> None:
-    with pytest.raises(BadConfig, match="TLS"):
+def test_only_loopback_without_tls_or_a_proxy(host: str) -> None:
+    with pytest.raises(BadConfig, match="without TLS"):
         load({"data": "/x", "host": host}, {})
+    for more in (
+        {"tls": "auto"},
+        {"tls_cert": "/c", "tls_key": "/k"},
+        {"behind_proxy": "10.0.0.5,10.1.0.0/16"},
+    ):
+        assert load({"data": "/x", "host": host, **more}, {}).host == host
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"tls_cert": "/c"}, "needs its key"),
+        ({"tls_key": "/k"}, "needs its key"),
+        ({"tls": "auto", "tls_cert": "/c", "tls_key": "/k"}, "own and a given one"),
+        ({"tls": "auto", "tls_ca": "/c"}, "server's own CA"),
+        ({"tls": "on"}, "tls"),
+        ({"behind_proxy": "10.0.0.5/24"}, "no address of a proxy"),
+        ({"behind_proxy": "proxy.example"}, "no address of a proxy"),
+    ],
+)
+def test_settings_of_tls_that_cannot_be(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(BadConfig, match=said):
+        load({"data": "/x", **flags}, {})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])

@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 import fleetwire
-from fleetwire.agent import enrol, logs, platforms
+from fleetwire.agent import enrol, logs, platforms, trust
 from fleetwire.agent.cleaner import Cleaner
 from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.errors import AlreadyRunning
@@ -77,12 +77,18 @@ def main(config: AgentConfig) -> int:
         )
         for notice in config.notices:
             _log.warning("%s", notice)
+
+        def pause(seconds: float) -> None:
+            _pause(seconds, config.parent_fd)
+
+        known = trust.settle(config, pause=pause)
         identity = enrol.ensure_identity(
             config,
-            pause=lambda seconds: _pause(seconds, config.parent_fd),
+            pause=pause,
             ask_token=enrol.ask_person if enrol.can_ask() else None,
+            trust=known,
         )
-        return asyncio.run(run(config, identity, places))
+        return asyncio.run(run(config, identity, places, known))
     except FleetwireError as error:
         _log.error("%s", error)
         return 1
@@ -92,7 +98,12 @@ def main(config: AgentConfig) -> int:
         os.close(lock)
 
 
-async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
+async def run(
+    config: AgentConfig,
+    identity: Identity,
+    places: Places,
+    known: trust.Trust = trust.Trust(),  # noqa: B008 (a value)
+) -> int:
     """Run an enrolled agent that holds the lock on its state directory."""
     clock, wall = platforms.clock, wall_us
     status = Status(config.state, version=fleetwire.__version__, wall=wall)
@@ -128,7 +139,7 @@ async def run(config: AgentConfig, identity: Identity, places: Places) -> int:
         wall=wall,
         monotonic=time.monotonic,
     )
-    link = Link(Parts(config, identity, roster, lease, status, book, clock, wall, chance))
+    link = Link(Parts(config, identity, roster, lease, status, book, clock, wall, chance, known))
     watch = open_watch(roster.written)
     roster.watch_add, roster.watch_remove = watch.add, watch.remove
     roster.scan()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -56,9 +57,12 @@ def dialled_name(server: str) -> str:
     return host if parts.port in {None, default} else f"{host}:{parts.port}"
 
 
-async def open_channel(server: str, node: str, *, timeout_s: float, tls_ca: str = "") -> Channel:
+async def open_channel(
+    server: str, node: str, *, timeout_s: float, tls: ssl.SSLContext | None = None
+) -> Channel:
     """Return an open channel to `/ws/agent/{node}` of the server (http or https URL). The name
-    is resolved anew each time, and its addresses are tried in turn.
+    is resolved anew each time, and its addresses are tried in turn. `tls` verifies the server of
+    an https URL; None: by the CAs that the machine knows.
 
     Raises OSError, TimeoutError, LinkClosed or LinkRefused. Cancelling is safe.
     """
@@ -67,11 +71,7 @@ async def open_channel(server: str, node: str, *, timeout_s: float, tls_ca: str 
     port = parts.port or (443 if secure else 80)
     host = parts.hostname or ""
     uri = WebSocketURI(secure, host, port, f"{parts.path}/ws/agent/{node}", "")
-    context = None
-    if secure:
-        import ssl  # noqa: PLC0415 (asyncio has it already; a plain link has no use for it)
-
-        context = ssl.create_default_context(cafile=tls_ca or None)
+    context = (tls or ssl.create_default_context()) if secure else None
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         _, channel = await loop.create_connection(
@@ -187,9 +187,11 @@ class Channel(asyncio.BufferedProtocol):
         self._ws.send_request(self._ws.connect())
         self._flush()
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 (asyncio's signature)
-        """Return where to put what comes: one buffer for good, instead of 256 KiB each time."""
-        return self._incoming
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
+        """Return where to put what comes: one buffer for good, instead of 256 KiB each time. A
+        view, because asyncio's TLS reads into slices of it, and those of a bytearray are copies.
+        """
+        return memoryview(self._incoming)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes; frames wait for `receive`."""

@@ -27,7 +27,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set. Units are in the names; `""` and None mean: not set.
 
     `server`, `backup_server`: http(s)://HOST:PORT. `state`: the state directory. `token`,
-    `token_file`: the one-time enrolment token, needed once. `max_deadline_s` caps every order's
+    `token_file`: the one-time enrolment token, needed once. `ca_fingerprint`: of the server's CA,
+    to be pinned; `tls_ca`: a file of CAs to verify by. `max_deadline_s` caps every order's
     time-out. `spool_quota_bytes`: what all live attempts may keep that the server lacks; None:
     the smaller of 1 GiB and 10 % of the free disk. `heartbeat_s`: None: what the server says.
     `parent_fd`: leave when this descriptor reaches its end. `notices`: accepted settings that
@@ -50,6 +51,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     keep_sealed_s: float = limits.SEALED_KEEP_S
     keep_sealed_bytes: int = limits.SEALED_KEEP_BYTES
     tls_ca: str = ""
+    ca_fingerprint: str = ""
     log_level: str = "info"
     log_format: str = "text"
     log_dir: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +24,7 @@ from fleetwire.agent import inventory, keys
 from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.errors import ConfigError, EnrolmentRefused
 from fleetwire.agent.identity import Identity
+from fleetwire.agent.trust import Trust
 
 _PATH: Final = "/api/agents/register/"
 _TIMEOUT_S: Final = 10.0
@@ -52,7 +54,11 @@ class Unreachable(Exception):
 
 
 def ensure_identity(
-    config: AgentConfig, *, pause: Callable[[float], None], ask_token: Callable[[], str] | None
+    config: AgentConfig,
+    *,
+    pause: Callable[[float], None],
+    ask_token: Callable[[], str] | None,
+    trust: Trust = Trust(),  # noqa: B008 (a value)
 ) -> Identity:
     """Return this node's identity; enrol first where it has none. Tries for ever while the
     server cannot be reached; `pause` waits and may raise to end that. `ask_token` asks a person.
@@ -70,7 +76,7 @@ def ensure_identity(
     while True:
         for server in filter(None, (config.server, config.backup_server)):
             try:
-                answer = register(server, token, known, config)
+                answer = register(server, token, known, config, trust)
             except Unreachable as error:
                 _log.warning("cannot enrol yet: %s; trying again in %.1f s", error, wait)
                 continue
@@ -134,7 +140,13 @@ def can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def register(server: str, token: str, identity: Identity, config: AgentConfig) -> Answer:
+def register(
+    server: str,
+    token: str,
+    identity: Identity,
+    config: AgentConfig,
+    trust: Trust = Trust(),  # noqa: B008 (a value)
+) -> Answer:
     """Ask the server to take this node in. Raises EnrolmentRefused or Unreachable."""
     body = msgspec.json.encode(
         {
@@ -149,7 +161,7 @@ def register(server: str, token: str, identity: Identity, config: AgentConfig) -
             "agent_version": fleetwire.__version__,
         }
     )
-    status, answer = _post(server, body, config.tls_ca)
+    status, answer = _post(server, body, trust)
     if status in {200, 201}:
         try:
             return msgspec.json.decode(answer, type=Answer)
@@ -168,18 +180,15 @@ def register(server: str, token: str, identity: Identity, config: AgentConfig) -
     )
 
 
-def _post(server: str, body: bytes, tls_ca: str) -> tuple[int, bytes]:
+def _post(server: str, body: bytes, trust: Trust) -> tuple[int, bytes]:
     import http.client  # noqa: PLC0415 (once in a node's life)
 
     parts = urlsplit(server)
     host = parts.hostname or ""
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        import ssl  # noqa: PLC0415 (as above)
-
-        context = ssl.create_default_context(cafile=tls_ca or None)
         connection = http.client.HTTPSConnection(
-            host, parts.port, timeout=_TIMEOUT_S, context=context
+            host, parts.port, timeout=_TIMEOUT_S, context=trust.context()
         )
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=_TIMEOUT_S)
@@ -188,6 +197,10 @@ def _post(server: str, body: bytes, tls_ca: str) -> tuple[int, bytes]:
         connection.request("POST", parts.path + _PATH, body, headers)
         response = connection.getresponse()
         return response.status, response.read(_ANSWER_BYTES)
+    except ssl.SSLCertVerificationError as error:
+        # Before a byte of the token was sent.
+        why = trust.objection(server, error)
+        raise EnrolmentRefused(f"{why[:1].upper()}{why[1:]}.") from error
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(
             f"{server} cannot be reached: {str(error) or type(error).__name__}"

@@ -28,7 +28,8 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     parser = argparse.ArgumentParser(
         prog="fleetwire agent",
         description="The daemon of a node: connects to the server and runs what it orders.",
-        epilog="Example: fleetwire agent --server https://fleet.example.com --token-file token.txt",
+        epilog="Example: fleetwire agent --server https://fleet.example.com "
+        "--ca-fingerprint sha256:... --token-file token.txt",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -37,6 +38,10 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     parser.add_argument("--config", metavar="FILE", help="settings file (YAML)")
     parser.add_argument("--server", metavar="URL", help="the server, http(s)://HOST:PORT")
     parser.add_argument("--backup-server", metavar="URL", help="tried in turn with the first")
+    parser.add_argument(
+        "--ca-fingerprint", metavar="SHA256", help="of the server's CA, which is pinned then"
+    )
+    parser.add_argument("--tls-ca", metavar="FILE", help="CAs to verify the server by (PEM)")
     parser.add_argument("--token-file", metavar="FILE", help="the one-time enrolment token")
     parser.add_argument("--name", help="the node's name (default: the host name)")
     parser.add_argument("--state", metavar="DIR", help="the state directory")

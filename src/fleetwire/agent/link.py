@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,7 @@ from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.status import Status
+from fleetwire.agent.trust import Trust
 from fleetwire.agent.uploader import Uploader
 from fleetwire.core import limits
 from fleetwire.core.desired import Desired, Observed
@@ -65,6 +67,7 @@ class Parts(NamedTuple):
     clock: Callable[[], float]
     wall: Callable[[], int]
     chance: Callable[[], float]
+    trust: Trust = Trust()
 
 
 class Link:
@@ -74,6 +77,7 @@ class Link:
         self._parts = parts
         self._boot_id = platforms.boot_id()
         self._open: _OpenLink | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def run(self) -> None:
         """Keep a link up, for ever. Cancelling drops it; `leave` first closes it in order."""
@@ -112,12 +116,14 @@ class Link:
                 server,
                 self._parts.identity.node,
                 timeout_s=_DIAL_S,
-                tls_ca=self._parts.config.tls_ca,
+                tls=self._tls(server),
             )
         except LinkClosed as end:
             return end, False
         except TimeoutError:
             return LinkClosed(None, f"no answer within {_DIAL_S:.0f} s"), False
+        except ssl.SSLCertVerificationError as error:
+            return LinkClosed(None, self._parts.trust.objection(server, error)), False
         except OSError as error:
             return LinkClosed(None, error.strerror or str(error)), False
         link = self._open = _OpenLink(self._parts, self._boot_id, server, channel)
@@ -127,6 +133,14 @@ class Link:
             channel.abort()
             self._open = None
             self._parts.roster.disconnected()
+
+    def _tls(self, server: str) -> ssl.SSLContext | None:
+        """Return what verifies the server: made once, it reads files."""
+        if server.startswith("http:"):
+            return None
+        if self._context is None:
+            self._context = self._parts.trust.context()
+        return self._context
 
     def _wait_s(self, end: LinkClosed, failures: int) -> float:
         asked = backoff.asked_delay_s(end.reason, self._parts.chance)

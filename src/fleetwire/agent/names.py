@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fleetwire.agent.logs import LEVELS
-from fleetwire.core import limits
+from fleetwire.core import limits, pins
 
 
 def _text(value: object) -> str:
@@ -64,6 +64,14 @@ def _url(value: object) -> str:
     _ = parts.port  # raises ValueError when it is no port
     path = parts.path.rstrip("/").removesuffix("/ws/agent")
     return f"{scheme}://{parts.netloc}{path}"
+
+
+def _fingerprint(value: object) -> str:
+    text = _text(value)
+    try:
+        return pins.parse(text) if text else ""
+    except pins.BadFingerprint as error:
+        raise ValueError("must look like sha256: and 64 hex digits") from error
 
 
 def _labels(value: object) -> dict[str, str]:
@@ -201,6 +209,7 @@ NAMES: Final = (
     Setting("keep_sealed_s", _number(0, 30 * 86400)),
     Setting("keep_sealed_bytes", _whole(0, 2**50)),
     Setting("tls_ca", _text),
+    Setting("ca_fingerprint", _fingerprint),
     Setting("log_level", _choice(*LEVELS), file=(Name("logging.level"),)),
     Setting("log_format", _choice("text", "json")),
     Setting(

@@ -14,8 +14,9 @@ from fleetwire.cli.show import lasted, write_json
 from fleetwire.cli.visible import one_line
 
 _FLAGS = (
-    "server", "backup_server", "state", "name", "token_file", "max_concurrent", "log_level",
-    "log_format", "parent_fd", "backoff_initial_s", "backoff_max_s", "spool_quota_bytes",
+    "server", "backup_server", "ca_fingerprint", "tls_ca", "state", "name", "token_file",
+    "max_concurrent", "log_level", "log_format", "parent_fd", "backoff_initial_s",
+    "backoff_max_s", "spool_quota_bytes",
 )  # fmt: skip
 
 
@@ -25,11 +26,17 @@ def _configure(parser: Parser) -> None:
         "first start it needs an enrolment token: `fleetwire tokens create --enrolment`."
     )
     parser.examples.append(
-        "fleetwire agent --server http://127.0.0.1:8080 --token-file enrolment-token"
+        "fleetwire agent --server https://f.example --ca-fingerprint sha256:4f... --token-file tok"
     )
     parser.option("--config", metavar="FILE", completes="file", help="settings file, YAML")
     parser.option("--server", metavar="URL", help="the server to dial")
     parser.option("--backup-server", metavar="URL", help="dialled when the server does not answer")
+    parser.option(
+        "--ca-fingerprint", metavar="SHA256", help="of the server's CA, which is pinned then"
+    )
+    parser.option(
+        "--tls-ca", metavar="FILE", completes="file", help="CAs to verify the server by (PEM)"
+    )
     parser.option(
         "--state", metavar="DIR", completes="folder", help="folder of its identity and spools"
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from fleetwire.cli import profile
-from fleetwire.client import Client
+from fleetwire.client import Client, fetch_ca
 
 
 def connect(
@@ -14,4 +14,18 @@ def connect(
 ) -> Client:
     """Return a client for the environment and the current profile."""
     chosen = profile.chosen(os.environ)
-    return Client(chosen.url, chosen.token, patience=patience, timeout=timeout, notify=notify)
+    ca = chosen.ca
+    if chosen.ca_fingerprint is not None:
+        ca = pinned_ca(chosen.url, chosen.ca_fingerprint, ca)
+    return Client(
+        chosen.url, chosen.token, patience=patience, timeout=timeout, notify=notify, ca=ca
+    )
+
+
+def pinned_ca(url: str, fingerprint: str, known: str | None = None) -> str:
+    """Return the CA (PEM) with this fingerprint: the known one, or the server's."""
+    from fleetwire.core import pins
+
+    if known is not None and pins.fingerprint(known) == pins.parse(fingerprint):
+        return known
+    return fetch_ca(url, fingerprint)

@@ -14,12 +14,13 @@ from typing import Final, Literal, NamedTuple
 
 from fleetwire.cli import profile
 from fleetwire.cli.app import Leaf
+from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import FAILED, NotLoggedInHere
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.ports import holder
 from fleetwire.cli.show import coloured, mark, size, write_json
 from fleetwire.cli.visible import visible_text
-from fleetwire.client import Client, ClientError, ServerUnreachable
+from fleetwire.client import Client, ClientError, ServerDistrusted, ServerUnreachable
 from fleetwire.client.errors import Problem
 from fleetwire.core.errors import FleetwireError
 
@@ -192,14 +193,14 @@ def _server(port: int) -> Iterator[Finding]:
         return
     yield _profile(chosen)
     try:
-        client = Client(chosen.url, chosen.token, timeout=5.0, patience=0.0)
-    except ClientError as error:
+        client = connect(timeout=5.0, patience=0.0)
+    except FleetwireError as error:
         yield Finding("fail", "server", error.detail, error.hint)
         return
     with client:
         try:
             client.ready()
-        except ServerUnreachable as error:
+        except (ServerUnreachable, ServerDistrusted) as error:
             yield Finding("fail", "server", error.detail, error.hint)
             yield _port(port)
             return

@@ -16,7 +16,11 @@ TIMED_OUT: Final = 124
 CANCELED: Final = 125
 DETACHED: Final = 130
 
-_BY_CODE: Final = {"server-unreachable": UNREACHABLE}
+_BY_CODE: Final = {
+    "server-unreachable": UNREACHABLE,
+    "server-distrusted": UNREACHABLE,
+    "wrong-ca": UNREACHABLE,
+}
 _BY_STATUS: Final = {
     400: USAGE,
     401: NOT_ALLOWED,

@@ -9,7 +9,7 @@ import sys
 
 from fleetwire.cli import profile
 from fleetwire.cli.app import Leaf
-from fleetwire.cli.connect import connect
+from fleetwire.cli.connect import connect, pinned_ca
 from fleetwire.cli.errors import LocalError, UsageError
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.show import facts, write_json
@@ -23,9 +23,13 @@ def _configure_login(parser: Parser) -> None:
     )
     parser.examples += [
         "fleetwire login http://127.0.0.1:8080",
+        "fleetwire login https://fleet.example.org --ca-fingerprint sha256:4f7c...",
         "fleetwire login https://fleet.example.org --token-file token.txt",
     ]
     parser.positional("url", help="the server")
+    parser.option(
+        "--ca-fingerprint", metavar="SHA256", help="of the server's own CA, which is pinned then"
+    )
     parser.option("--username", metavar="NAME", help="the user (default: admin)")
     parser.option(
         "--password-file", metavar="FILE", completes="file", help="read the password from here"
@@ -42,11 +46,14 @@ def _login(values: argparse.Namespace) -> int:
     url = values.url if "://" in values.url else f"http://{values.url}"
     name = values.profile or urlsplit(url).netloc
     file = profile.path(os.environ)
+    ca = None
+    if values.ca_fingerprint is not None:
+        ca = pinned_ca(url, values.ca_fingerprint)
     if values.token_file is not None:
         token = read_secret(values.token_file)
-        with Client(url, token) as client:
+        with Client(url, token, ca=ca) as client:
             user = client.me()
-        profile.remember(file, profile.Profile(name, url, token))
+        profile.remember(file, profile.Profile(name, url, token, ca=ca))
     else:
         username = values.username or "admin"
         password = (
@@ -54,12 +61,12 @@ def _login(values: argparse.Namespace) -> int:
             if values.password_file is not None
             else ask_password(username, url)
         )
-        with Client(url) as client:
+        with Client(url, ca=ca) as client:
             # Signed in by cookie just long enough to make a token.
             user = client.login(username, password)
             made = client.create_token(token_name())
             client.logout()
-        profile.remember(file, profile.Profile(name, url, made.token, made.id))
+        profile.remember(file, profile.Profile(name, url, made.token, made.id, ca))
     if values.output == "text":
         sys.stdout.write(f"Logged in to {url} as {user.name}.\n")
     else:
@@ -115,7 +122,7 @@ def _logout(values: argparse.Namespace) -> int:
     ended = "Its token is ended."
     if stored.token is not None and stored.token_id is not None:
         try:
-            with Client(stored.url, stored.token) as client:
+            with Client(stored.url, stored.token, ca=stored.ca) as client:
                 client.delete_token(stored.token_id)
         except (NotLoggedIn, NotFound):
             ended = "Its token was ended before."

@@ -8,7 +8,8 @@
     token_id = "0190b7f0-..."
 
 FLEETWIRE_URL and FLEETWIRE_TOKEN win over it (interfaces, 1). A token of the file is only
-ever sent to the URL that it was stored with.
+ever sent to the URL that it was stored with. `ca` is the certificate of the server's own CA, pinned
+at the login; FLEETWIRE_CA_FINGERPRINT pins one for a FLEETWIRE_URL that no login has stored.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Profile(NamedTuple):
-    """One login."""
+    """One login. `ca_fingerprint` only where its CA is still to be fetched."""
 
     name: str
     url: str
     token: str | None = None
     token_id: str | None = None
+    ca: str | None = None
+    ca_fingerprint: str | None = None
 
 
 class Profiles(NamedTuple):
@@ -69,7 +72,11 @@ def load(file: str) -> Profiles:
     for name, table in profiles.items() if isinstance(profiles, dict) else ():
         if isinstance(table, dict) and isinstance(table.get("url"), str):
             by_name[name] = Profile(
-                name, table["url"], _text(table, "token"), _text(table, "token_id")
+                name,
+                table["url"],
+                _text(table, "token"),
+                _text(table, "token_id"),
+                _text(table, "ca"),
             )
     current = document.get("current")
     return Profiles(current if isinstance(current, str) else None, by_name)
@@ -85,6 +92,8 @@ def save(file: str, profiles: Profiles) -> None:
             lines.append(f"token = {_quoted(profile.token)}")
         if profile.token_id is not None:
             lines.append(f"token_id = {_quoted(profile.token_id)}")
+        if profile.ca is not None:
+            lines.append(f"ca = {_quoted(profile.ca)}")
     os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
     draft = f"{file}.{os.getpid()}.tmp"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -116,13 +125,17 @@ def chosen(environ: Mapping[str, str]) -> Profile:
     """Return the server and token to use: environment first, then the current profile."""
     url = environ.get("FLEETWIRE_URL", "").strip()
     token = environ.get("FLEETWIRE_TOKEN", "").strip() or None
-    if url and token:
+    if url and token and not url.startswith("https:"):
         return Profile("environment", url, token)
     known = load(path(environ))
     stored = known.by_name.get(known.current or "")
     if url:
-        same = stored is not None and stored.url.rstrip("/") == url.rstrip("/")
-        return Profile("environment", url, stored.token if stored and same else None)
+        same = [one for one in known.by_name.values() if one.url.rstrip("/") == url.rstrip("/")]
+        pinned = next((one.ca for one in same if one.ca is not None), None)
+        if token is None and stored is not None and stored in same:
+            token = stored.token
+        fingerprint = environ.get("FLEETWIRE_CA_FINGERPRINT", "").strip() or None
+        return Profile("environment", url, token, None, pinned, fingerprint)
     if stored is None:
         raise NotLoggedInHere(
             "No server is known.",

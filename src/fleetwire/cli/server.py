@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
     from fleetwire.server.config import Config
 
-_FLAGS = ("data", "database", "host", "port", "log_level", "log_format", "parent_fd")
+_FLAGS = (
+    "data", "database", "host", "port", "names", "tls", "tls_cert", "tls_key", "tls_ca",
+    "behind_proxy", "log_level", "log_format", "parent_fd",
+)  # fmt: skip
 
 
 def _configure(parser: Parser) -> None:
     parser.story = "Flags win over FLEETWIRE_SERVER_* variables, which win over the settings file."
-    parser.examples.append("fleetwire server --data /var/lib/fleetwire --port 8080")
+    parser.examples += [
+        "fleetwire server --data /var/lib/fleetwire --port 8080",
+        "fleetwire server --host 0.0.0.0 --port 8443 --tls auto --names fleet.example.org",
+    ]
     parser.option("--config", metavar="FILE", completes="file", help="settings file, YAML or TOML")
     parser.option(
         "--data", metavar="DIR", completes="folder", help="folder of all that the server keeps"
@@ -29,6 +35,16 @@ def _configure(parser: Parser) -> None:
     parser.option("--database", metavar="URL", help="sqlite:///PATH or postgresql://...")
     parser.option("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
     parser.option("--port", metavar="PORT", type=int, help="port to listen on (default 8080)")
+    parser.option("--names", metavar="NAME,...", help="more host names that it is reached by")
+    parser.option("--tls", choices=("off", "auto"), help="auto: TLS with a CA of its own")
+    parser.option("--tls-cert", metavar="FILE", completes="file", help="TLS with this certificate")
+    parser.option("--tls-key", metavar="FILE", completes="file", help="and this key")
+    parser.option(
+        "--tls-ca", metavar="FILE", completes="file", help="the CA that agents are to pin"
+    )
+    parser.option(
+        "--behind-proxy", metavar="CIDR,...", help="proxies that do the TLS, and are believed"
+    )
     parser.option(
         "--log-level", choices=("debug", "info", "warning", "error"), help="least level logged"
     )

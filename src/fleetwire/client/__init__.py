@@ -13,6 +13,7 @@ what it returns belong to one thread: make one Client for each thread.
 """
 
 from fleetwire.client.api import Client
+from fleetwire.client.connection import fetch_ca
 from fleetwire.client.errors import (
     AnswerLost,
     BadAnswer,
@@ -25,6 +26,7 @@ from fleetwire.client.errors import (
     NotLoggedIn,
     Problem,
     Rejected,
+    ServerDistrusted,
     ServerFault,
     ServerUnreachable,
 )
@@ -57,6 +59,7 @@ __all__ = [
     "RunRequest",
     "Script",
     "Scripted",
+    "ServerDistrusted",
     "ServerFault",
     "ServerUnreachable",
     "Step",
@@ -64,4 +67,5 @@ __all__ = [
     "Task",
     "TaskChanged",
     "TimelineLine",
+    "fetch_ca",
 ]

@@ -34,6 +34,8 @@ class Client:
         timeout: seconds without a byte after which an answer is given up.
         patience: seconds to go on trying a repeatable request while the server is away.
         notify: called with a sentence when the server goes away, with "" when it is back.
+        ca: the certificate (PEM) of the server's own CA, as `fetch_ca` returns it; None: the CAs
+            that this machine knows.
 
     Every method may raise what `fleetwire.client.errors` lists.
     """
@@ -46,9 +48,10 @@ class Client:
         timeout: float = 30.0,
         patience: float = 30.0,
         notify: Callable[[str], None] | None = None,
+        ca: str | None = None,
     ) -> None:
         self.connection = Connection(
-            url, token=token, timeout=timeout, patience=patience, notify=notify
+            url, token=token, timeout=timeout, patience=patience, notify=notify, ca=ca
         )
         self._notify = notify
 

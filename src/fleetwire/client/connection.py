@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from fleetwire import __version__
@@ -24,11 +24,15 @@ from fleetwire.client.errors import (
     ClientError,
     NotFound,
     Problem,
+    ServerDistrusted,
     ServerFault,
     ServerUnreachable,
     problem_from,
 )
 from fleetwire.client.http1 import Answering, BadHttp, Cut, Disconnected, Headers, Place, Wire
+
+if TYPE_CHECKING:
+    import ssl
 
 ANSWER_BYTES: Final = 64 * 1024 * 1024
 REPEATABLE: Final = frozenset({"GET", "HEAD", "DELETE", "PUT"})
@@ -55,6 +59,8 @@ class Connection:
         timeout: seconds without a byte after which an answer is given up.
         patience: seconds to go on trying once the server was reached and has gone away.
         notify: called with a sentence when the server goes away, with "" when it is back.
+        ca: the certificate (PEM) of the one CA to verify the server by, as `fetch_ca` returns it;
+            None: by the CAs that this machine knows.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Connection:
         timeout: float = 30.0,
         patience: float = 30.0,
         notify: Callable[[str], None] | None = None,
+        ca: str | None = None,
     ) -> None:
         try:
             parts = urlsplit(url)
@@ -91,6 +98,8 @@ class Connection:
         self.cookie: str | None = None
         self._token = token
         self._place = Place(parts.hostname, port, parts.scheme == "https")
+        self._ca = ca
+        self._context: ssl.SSLContext | None = None
         self._prefix = parts.path.rstrip("/")
         self._notify = notify
         self._idle: Wire | None = None
@@ -132,6 +141,8 @@ class Connection:
                 answer = self._exchange(method, target, body, sent)
             except (OSError, BadHttp) as lost:
                 self.close()
+                if self._is_distrust(lost):
+                    raise self._distrusted(lost) from lost
                 if not known and not self.reached:
                     raise self._unreachable(lost) from lost
                 # A refused connection has carried nothing: it may always be tried again.
@@ -208,7 +219,7 @@ class Connection:
             except BaseException:
                 kept.close()
                 raise
-        wire = Wire.open(self._place, timeout)
+        wire = Wire.open(self._place, timeout, self._secured())
         self.reached = True
         try:
             return wire.ask(method, target, headers, body, timeout=timeout), wire
@@ -222,6 +233,21 @@ class Connection:
             self._idle = wire
         else:
             wire.close()
+
+    def _secured(self) -> ssl.SSLContext | None:
+        if self._place.tls and self._context is None:
+            import ssl  # noqa: PLC0415 - most servers are on this machine, and it takes 10 ms
+
+            self._context = ssl.create_default_context(cadata=self._ca)
+            self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+    def _is_distrust(self, cause: Exception) -> bool:
+        if not self._place.tls:
+            return False
+        import ssl  # noqa: PLC0415 - as above
+
+        return isinstance(cause, ssl.SSLCertVerificationError)
 
     def _target(self, path: str, query: Mapping[str, object] | None) -> str:
         given = {key: value for key, value in (query or {}).items() if value is not None}
@@ -249,7 +275,9 @@ class Connection:
             problem.hint = f"Is {self.url} a Fleetwire server?"
         return problem
 
-    def _unreachable(self, cause: Exception, patience: float | None = None) -> ServerUnreachable:
+    def _unreachable(self, cause: Exception, patience: float | None = None) -> ClientError:
+        if self._is_distrust(cause):
+            return self._distrusted(cause)
         reason = reason_of(cause)
         if patience is None:
             return ServerUnreachable(
@@ -261,11 +289,61 @@ class Connection:
             hint="Look at the server, then ask again; what was submitted goes on without you.",
         )
 
+    def _distrusted(self, cause: Exception) -> ServerDistrusted:
+        why = getattr(cause, "verify_message", "") or str(cause)
+        if self._ca is not None:
+            from fleetwire.core import pins  # noqa: PLC0415 - only to say what went wrong
+
+            return ServerDistrusted(
+                f"{self.url} does not prove to be the pinned server "
+                f"({pins.fingerprint(self._ca)}): {why}.",
+                hint="Somebody may be in between, or the URL has a name that its certificate has "
+                "not, or its CA was made anew: then log in again with the new --ca-fingerprint.",
+            )
+        return ServerDistrusted(
+            f"The certificate of {self.url} is not to be trusted: {why}.",
+            hint="For a server with a CA of its own: fleetwire login URL --ca-fingerprint "
+            "sha256:..., as its administrator sees it in the console.",
+        )
+
     def _answer_lost(self, method: str, path: str, cause: Exception) -> AnswerLost:
         return AnswerLost(
             f"The connection ended before {method} {path} was answered: {reason_of(cause)}.",
             hint="It may have been done: look before you repeat it.",
         )
+
+
+def fetch_ca(url: str, fingerprint: str, *, timeout: float = 30.0) -> str:
+    """Return the certificate (PEM) of a server's CA, if it has this fingerprint. Nothing else is
+    said to the server.
+
+    Raises:
+        BadFingerprint: the fingerprint is none.
+        WrongAuthority: the server's CA is another one, or it shows none.
+        ServerUnreachable: nothing answers.
+        ClientError: the URL is none, or not https.
+    """
+    import ssl  # noqa: PLC0415 - once per login
+
+    from fleetwire.core import pins  # noqa: PLC0415 - as above
+
+    pinned = pins.parse(fingerprint)
+    asked = Connection(url, timeout=timeout)
+    if not url.startswith("https:"):
+        raise ClientError(
+            f"{url} is plain HTTP, which has no CA to pin.", hint="Use https://.", field="url"
+        )
+    # It is the fingerprint that verifies what comes.
+    asked._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # noqa: SLF001 - made here
+    asked._context.check_hostname = False  # noqa: SLF001 - as above
+    asked._context.verify_mode = ssl.CERT_NONE  # noqa: SLF001 - as above
+    try:
+        shown = asked.request("GET", pins.CA_PATH).body.decode("ascii", errors="replace")
+    except Problem:
+        shown = ""
+    finally:
+        asked.close()
+    return pins.check(shown, pinned, server=url)
 
 
 def reason_of(cause: Exception) -> str:

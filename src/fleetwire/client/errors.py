@@ -25,6 +25,12 @@ class ServerUnreachable(ClientError):
     code = "server-unreachable"
 
 
+class ServerDistrusted(ClientError):
+    """What answers cannot prove to be the server: nothing was said to it."""
+
+    code = "server-distrusted"
+
+
 class AnswerLost(ClientError):
     """The connection ended before the answer to a request that may not be repeated blindly:
     the server may have done it or not.

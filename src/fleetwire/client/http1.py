@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import ssl
 
 HEAD_BYTES: Final = 64 * 1024
 """Status line and headers of an answer, or the trailers after a chunked one, at most."""
@@ -80,8 +83,8 @@ class Wire:
         self._at = 0
 
     @staticmethod
-    def open(place: Place, timeout: float) -> Wire:
-        """Connect; `timeout` is seconds. Raises OSError."""
+    def open(place: Place, timeout: float, secured: ssl.SSLContext | None = None) -> Wire:
+        """Connect; `timeout` is seconds, `secured` how a TLS server is verified. Raises OSError."""
         # An ASCII host as bytes: as text Python would import its whole IDNA tables first, 5 ms of
         # every command. The declared type knows only text; getaddrinfo documents both.
         host: str | bytes = place.host.encode("ascii") if place.host.isascii() else place.host
@@ -90,8 +93,8 @@ class Wire:
         try:
             # The 40 ms of delayed ACK against Nagle would be most of a run's latency (targets).
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if place.tls:
-                connected = _secured(connected, place.host)
+            if secured is not None:
+                connected = secured.wrap_socket(connected, server_hostname=place.host)
         except BaseException:
             connected.close()
             raise
@@ -256,11 +259,3 @@ class Answering:
         while not self._left and (line := self._wire.line(left)):
             left -= len(line)  # trailers, which say nothing to us
         return bool(self._left)
-
-
-def _secured(plain: socket.socket, host: str) -> socket.socket:
-    import ssl  # noqa: PLC0415 (most servers are on this machine, and it takes 10 ms)
-
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context.wrap_socket(plain, server_hostname=host)

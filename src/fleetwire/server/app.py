@@ -29,17 +29,19 @@ from starlette.types import ASGIApp
 
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import RANDOM_BYTES, make_id
-from fleetwire.server import log
+from fleetwire.server import log, reach
 from fleetwire.server.api import asgi
 from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.http import BoundedHttp
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.api.passwords import Passwords
+from fleetwire.server.api.proxy import BehindProxy, networks
 from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.durable.reserve import Reserve
+from fleetwire.server.files import write_private
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
@@ -53,6 +55,7 @@ from fleetwire.server.loops.storage import StorageLoop
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database
+from fleetwire.server.tls import HANDSHAKE_S, Certificates, Given, Own
 from fleetwire.server.tuning import settle
 
 PASSWORD_FILE: Final = "admin-password"  # noqa: S105 - the name of the file
@@ -106,6 +109,8 @@ async def _serve(config: Config, listening: socket.socket) -> int:
     if config.parent_fd is not None:
         _leave_with_parent(config.parent_fd, leaving)
     async with Process(config, leaving).opened() as process:
+        if process.certificates is not None:
+            loop.add_signal_handler(signal.SIGHUP, process.certificates.look_again)
         await process.serve(listening)
     return 1 if process.failure else 0
 
@@ -122,7 +127,7 @@ class Process:
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on a bound socket until `leaving` is set."""
-        web = _Uvicorn(self.application, self.leaving)
+        web = _Uvicorn(self.application, self.leaving, self.certificates)
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._watch_failures(), name="failures"),
@@ -131,10 +136,12 @@ class Process:
                 group.create_task(self._submissions.run(), name="submissions"),
                 group.create_task(self._loops.run(), name="loops"),
             ]
+            if self.certificates is not None:
+                background.append(group.create_task(self.certificates.run(), name="certificates"))
             serving = group.create_task(web.serve([listening]), name="http")
             await web.wait_started()
-            url = _url(listening)
-            with _announced(self._config.data, url):
+            url = _url(listening, self.certificates)
+            with _announced(self._config.data, url, self.certificates):
                 _log.info("serving", url=url, pid=os.getpid(), data=str(self._config.data))
                 await self.leaving.wait()
                 _log.info("leaving", because=str(self.failure or "told to"))
@@ -147,6 +154,7 @@ class Process:
         """Open everything, and close it in the reverse order."""
         config = self._config
         nudges = self.nudges = MemoryNudges()
+        self.certificates = _certificates(config)
         async with contextlib.AsyncExitStack() as stack:
             url = config.database_url
             ours = url.startswith("sqlite:")
@@ -179,6 +187,7 @@ class Process:
                 keys=[(signer.key_id, signer.public_key)],
                 ids=new_id,
                 clock=now_us,
+                ca=self._ca,
             )
             self._gateway = gateway
             dispatch = DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us)
@@ -214,13 +223,18 @@ class Process:
                 warnings=self.warnings,
                 leaving=self.leaving,
             )
-            self.application = asgi.build(
+            application = asgi.build(
                 self.parts,
                 gateway=(*gateway.routes, *enrolment.routes),
-                names=frozenset(config.names),
+                names=reach.in_urls(reach.of_this_machine(config.host, config.names)),
                 error_id=new_id,
             )
+            proxies = networks(config.behind_proxy)
+            self.application = BehindProxy(application, proxies) if proxies else application
             yield self
+
+    def _ca(self) -> str | None:
+        return None if self.certificates is None else self.certificates.ca
 
     async def readiness(self) -> Mapping[str, str]:
         """Say what does not work now; looks at most once a second, whoever asks."""
@@ -279,7 +293,9 @@ class Process:
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its signals; it stops when `leaving` is set."""
 
-    def __init__(self, application: ASGIApp, leaving: asyncio.Event) -> None:
+    def __init__(
+        self, application: ASGIApp, leaving: asyncio.Event, certificates: Certificates | None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
@@ -298,11 +314,37 @@ class _Uvicorn(uvicorn.Server):
             )
         )
         self._leaving = leaving
+        self._certificates = certificates
         self._begun = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._certificates is None:
+            await super().startup(sockets)
+        else:
+            await self._start_tls(sockets or [], self._certificates)
         self._begun.set()
+
+    async def _start_tls(self, sockets: list[socket.socket], certificates: Certificates) -> None:
+        """As uvicorn starts, but that a handshake has an end, and our own context."""
+        loop = asyncio.get_running_loop()
+        await self.lifespan.startup()
+        self.servers = [
+            await loop.create_server(
+                self._protocol,
+                sock=one,
+                ssl=certificates.context,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=LEAVE_S,
+            )
+            for one in sockets
+        ]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        return BoundedHttp(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def wait_started(self) -> None:
         """Wait until connections are accepted."""
@@ -339,23 +381,6 @@ async def _first_admin(config: Config, database: Database, passwords: Passwords)
         sys.stdout.write(f"First admin: user {people.FIRST_ADMIN}, password {password}\n")
         sys.stdout.write(f"It also stands in {path}; change nothing and keep it safe.\n")
         sys.stdout.flush()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600, whole or not at all, durable when this returns."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -404,16 +429,35 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listening
 
 
-def _url(listening: socket.socket) -> str:
+def _certificates(config: Config) -> Certificates | None:
+    """Return what this server shows, None where it speaks plain HTTP."""
+    if config.tls_cert is not None and config.tls_key is not None:
+        return Certificates(Given(config.tls_cert, config.tls_key, config.tls_ca))
+    if config.tls == "off":
+        return None
+
+    def names() -> frozenset[str]:
+        return reach.of_this_machine(config.host, config.names)
+
+    return Certificates(Own(config.data, names=names, clock=now_us))
+
+
+def _url(listening: socket.socket, certificates: Certificates | None) -> str:
+    """Return the URL by which this machine reaches it."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared
+    scheme = "http" if certificates is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextlib.contextmanager
-def _announced(data: Path, url: str) -> Iterator[None]:
+def _announced(data: Path, url: str, certificates: Certificates | None) -> Iterator[None]:
     """Say in `server.json` where this server is, for as long as it serves."""
     path = data / "server.json"
-    write_private(path, msgspec.json.encode({"url": url, "pid": os.getpid()}).decode() + "\n")
+    told: dict[str, object] = {"url": url, "pid": os.getpid()}
+    if certificates is not None and certificates.fingerprint is not None:
+        told["ca_fingerprint"] = certificates.fingerprint
+    write_private(path, msgspec.json.encode(told).decode() + "\n")
     try:
         yield
     finally:

@@ -24,9 +24,10 @@ from typing import Final
 import msgspec
 
 from fleetwire.core.errors import FleetwireError
-from fleetwire.server.app import data_folder, now_us, write_private
+from fleetwire.server.app import data_folder, now_us
 from fleetwire.server.config import Config
 from fleetwire.server.domain import restore
+from fleetwire.server.files import CA, CA_KEY, TLS_FOLDER, write_private
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store.engine import Database
 
@@ -34,7 +35,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "backup.json"
 RECORD: Final = "fleetwire.db"
 LOGS: Final = "logs"
-SECRETS: Final = ("server-key", "admin-password")
+SECRETS: Final = ("server-key", "admin-password", f"{TLS_FOLDER}/{CA_KEY}", f"{TLS_FOLDER}/{CA}")
 
 
 class BackupFailed(FleetwireError):

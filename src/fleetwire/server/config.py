@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.retention import Keep
+from fleetwire.server.reach import is_loopback
 
 _DAY_S: Final = 24 * 3600.0
 _LEAST_DAYS: Final = limits.KEEP_LEAST_S / _DAY_S
@@ -44,13 +45,29 @@ class Config(BaseModel):
         str | None,
         Field(description="sqlite:///PATH or postgresql://...; a file in the data folder if unset"),
     ] = None
-    host: Annotated[str, Field(description="Address to listen on: loopback only, until TLS")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Field(description="Address to listen on: only loopback without TLS or a proxy")
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one")] = 8080
     names: Annotated[
         tuple[str, ...],
         Field(description="More host names to answer to, besides those of loopback"),
+    ] = ()
+    tls: Annotated[
+        Literal["off", "auto"],
+        Field(description="auto: TLS with a CA of its own, made at the first start"),
+    ] = "off"
+    tls_cert: Annotated[
+        Path | None, Field(description="TLS with this certificate and its chain (PEM)")
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="The certificate's key (PEM)")] = None
+    tls_ca: Annotated[
+        Path | None,
+        Field(description="The CA that agents pin, where machines do not know it (PEM)"),
+    ] = None
+    behind_proxy: Annotated[
+        tuple[str, ...],
+        Field(description="Addresses or CIDR blocks of the proxies that do the TLS for it"),
     ] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Annotated[
@@ -91,6 +108,11 @@ class Config(BaseModel):
         )
 
     @property
+    def has_tls(self) -> bool:
+        """Whether it speaks TLS itself."""
+        return self.tls == "auto" or self.tls_cert is not None
+
+    @property
     def database_url(self) -> str:
         """The database's URL."""
         return self.database or f"sqlite:///{self.data / 'fleetwire.db'}"
@@ -114,8 +136,9 @@ def load(
     }
     values |= _known(from_environment, f"the environment ({PREFIX}*)")
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    if isinstance(values.get("names"), str):
-        values["names"] = [name.strip() for name in values["names"].split(",") if name.strip()]
+    for name in ("names", "behind_proxy"):
+        if isinstance(values.get(name), str):
+            values[name] = [one.strip() for one in values[name].split(",") if one.strip()]
     try:
         config = Config(**values)
     except ValidationError as error:
@@ -126,7 +149,7 @@ def load(
             hint="fleetwire server --help lists the settings.",
             field=name,
         ) from None
-    check_loopback(config.host)
+    check_listening(config)
     return config.model_copy(update={"data": config.data.expanduser().absolute()})
 
 
@@ -138,19 +161,44 @@ def default_data(environ: Mapping[str, str]) -> Path:
     return Path(home) / "fleetwire"
 
 
-def check_loopback(host: str) -> None:
-    """Raise BadConfig for an address that another machine could reach."""
-    if host == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+def check_listening(config: Config) -> None:
+    """Raise BadConfig for settings of TLS that contradict each other, and for an address that
+    another machine could reach without TLS.
+    """
+    if (config.tls_cert is None) != (config.tls_key is None):
+        missing = "tls_key" if config.tls_key is None else "tls_cert"
         raise BadConfig(
-            f"The server cannot listen on {host!r}: it has no TLS yet, so passwords and scripts "
-            "would cross the network readable by anybody.",
-            hint="Listen on 127.0.0.1 and reach it through an SSH tunnel (ssh -L 8080:...).",
+            "A certificate needs its key, and a key its certificate.",
+            hint=f"Give --{missing.replace('_', '-')} as well.",
+            field=missing,
+        )
+    if config.tls == "auto" and config.tls_cert is not None:
+        raise BadConfig(
+            "The server cannot have a certificate of its own and a given one.",
+            hint="Leave out --tls auto, or --tls-cert and --tls-key.",
+            field="tls",
+        )
+    if config.tls_ca is not None and config.tls == "auto":
+        raise BadConfig(
+            "With --tls auto agents pin the server's own CA.",
+            hint="Leave out --tls-ca.",
+            field="tls_ca",
+        )
+    for text in config.behind_proxy:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise BadConfig(
+                f"{text!r} is no address of a proxy: {error}.",
+                hint="Give addresses or CIDR blocks: --behind-proxy 10.0.0.5,10.1.0.0/24.",
+                field="behind_proxy",
+            ) from None
+    if not (config.has_tls or config.behind_proxy or is_loopback(config.host)):
+        raise BadConfig(
+            f"The server cannot listen on {config.host!r} without TLS: passwords, tokens and "
+            "scripts would cross the network readable by anybody.",
+            hint="Give --tls auto (a CA of its own), or --tls-cert and --tls-key, or "
+            "--behind-proxy ADDRESS where a proxy does it; or listen on 127.0.0.1.",
             field="host",
         )
 

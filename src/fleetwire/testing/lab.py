@@ -21,6 +21,7 @@ from typing import IO, Self, TypeVar
 import psutil
 
 from fleetwire.client import Client, Run, RunRequest, Script, ServerFault, ServerUnreachable
+from fleetwire.core import pins
 from fleetwire.testing.disks import SmallDisk
 
 T = TypeVar("T")
@@ -97,12 +98,21 @@ Popen = subprocess.Popen[bytes]
 class Lab:
     """A context manager: everything that was started in it is gone when it is left."""
 
-    def __init__(self, folder: Path, *, database: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database: str | None = None,
+        tls: bool = False,
+        server_flags: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.disk: SmallDisk | None = None  # of the server's data
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.server_flags = (*(("--tls", "auto") if tls else ()), *server_flags)
         self.ledger = Ledger(folder / "ledger")
         self.server: Daemon | None = None
         self.agents: dict[str, Daemon] = {}
@@ -165,6 +175,7 @@ class Lab:
         argv += ["--data", str(self.data), "--port", str(self.port)]
         if self._database:
             argv += ["--database", self._database]
+        argv += self.server_flags
         self.server = Daemon(argv, self.folder / "server.log", {**self.env, **(env or {})})
         return self.server
 
@@ -173,7 +184,10 @@ class Lab:
         server = self.server
         if server is None:
             raise LookupError("there is no server to wait for")
-        with Client(self.url) as client:
+        if self.tls:
+            wait_until(lambda: _serves(self.data, server), "the server to have its certificate")
+            self.env["FLEETWIRE_CA_FINGERPRINT"] = self.fingerprint
+        with self.new_client() as client:
             wait_until(lambda: _ready(client, server, ready=ready), "the server to be ready")
 
     def start_agent(
@@ -204,6 +218,8 @@ class Lab:
         server = server or self.url
         argv = [*prefix, *PROGRAM, "agent"]
         argv += ["--server", server, "--state", str(state), "--name", name]
+        if self.tls:
+            argv += ["--ca-fingerprint", self.fingerprint]
         if name not in self._enrolled:
             self._enrolled.add(name)
             token_file = self.folder / f"{name}.token"
@@ -275,9 +291,19 @@ class Lab:
     @property
     def client(self) -> Client:
         """A new client with the administrator's token."""
-        client = Client(self.url, self._token, patience=PATIENCE_S)
+        client = self.new_client(self._token, patience=PATIENCE_S)
         self._clients.append(client)
         return client
+
+    def new_client(self, token: str | None = None, *, patience: float = 30.0) -> Client:
+        """Return a client that is not logged in, or has another token."""
+        ca = (self.data / "tls/ca.pem").read_text() if self.tls else None
+        return Client(self.url, token, patience=patience, ca=ca)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the server's own CA."""
+        return pins.fingerprint((self.data / "tls/ca.pem").read_text())
 
     def submit(self, script: str, *nodes: str, timeout: float = 120.0, **spec: object) -> Run:
         """Submit a script to nodes (default: node-1)."""
@@ -312,13 +338,19 @@ class Lab:
     def _make_token(self) -> str:
         path = self.data / "admin-password"
         password = (path if self.disk is None else self.disk.seen(path)).read_text().strip()
-        with Client(self.url) as client:
+        with self.new_client() as client:
             client.login("admin", password)
             return str(client.create_token("lab").token)
 
     def _show_logs(self) -> None:
         for log in sorted(self.folder.glob("*.log")):
             sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}\n")
+
+
+def _serves(data: Path, server: Daemon) -> bool:
+    if server.process.poll() is not None:
+        raise RuntimeError(f"the server ended at once, with code {server.process.returncode}")
+    return (data / "server.json").exists()
 
 
 def _ready(client: Client, server: Daemon, *, ready: bool) -> bool:

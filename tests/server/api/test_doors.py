@@ -34,7 +34,11 @@ def test_the_open_doors_are_these_and_no_others() -> None:
         "GET /healthz",
         "GET /readyz",
     }
-    assert {"/api/agents/register/", "/ws/agent/{node}"} == asgi.AGENT_PATHS
+    assert {
+        "/api/agents/register/",
+        "/api/agents/ca",
+        "/ws/agent/{node}",
+    } == asgi.AGENT_PATHS
 
 
 @pytest.mark.parametrize("door", GUARDED, ids=NAMES)

@@ -22,9 +22,10 @@ from fleetwire.server.api.front import FrontDoor
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.api.routes import DOORS
 
-AGENT_PATHS: Final = frozenset({"/api/agents/register/", "/ws/agent/{node}"})
+AGENT_PATHS: Final = frozenset({"/api/agents/register/", "/ws/agent/{node}", "/api/agents/ca"})
 """The agents' routes: open here, because each proves itself by its own means (an enrolment token,
-a signature over the challenge) before anything it says is believed."""
+a signature over the challenge) before anything it says is believed; the CA's certificate is
+public."""
 
 
 def build(

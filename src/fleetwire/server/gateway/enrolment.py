@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.pins import CA_PATH
 from fleetwire.server.domain import nodes
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import BadEnrolmentToken, NameTaken
@@ -68,7 +69,9 @@ _STATUS: Final[dict[type[FleetwireError], int]] = {
 
 
 class Enrolment:
-    """The door. `keys` are the server's public keys as (id, 32 raw bytes)."""
+    """The door. `keys` are the server's public keys as (id, 32 raw bytes); `ca` returns the CA's
+    certificate (PEM) that machines are to pin, None where there is none.
+    """
 
     def __init__(
         self,
@@ -78,13 +81,28 @@ class Enrolment:
         keys: Sequence[tuple[str, bytes]],
         ids: Callable[[], str],
         clock: Callable[[], int],
+        ca: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._database = database
         self._cluster = cluster_id
         self._keys = tuple(ServerKey(id_, key) for id_, key in keys)
         self._ids = ids
         self._clock = clock
-        self.routes: list[BaseRoute] = [Route(PATH, self.register, methods=["POST"])]
+        self._ca = ca
+        self.routes: list[BaseRoute] = [
+            Route(PATH, self.register, methods=["POST"]),
+            Route(CA_PATH, self.show_ca, methods=["GET"]),
+        ]
+
+    async def show_ca(self, request: Request) -> Response:
+        """Show the CA's certificate: whoever asks compares it with the fingerprint it was given."""
+        del request
+        pem = self._ca()
+        if pem is None:
+            return _problem(
+                404, "no-ca", "This server has no CA to pin.", "Leave out --ca-fingerprint."
+            )
+        return Response(pem, media_type="application/x-pem-file")
 
     async def register(self, request: Request) -> Response:
         """Enrol, or say as a problem document why not."""
@@ -138,7 +156,7 @@ def _problem(status: int, code: str, detail: str, hint: str, field: str | None =
     """Return an RFC 9457 problem document (docs/seams.md, 4)."""
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": "The machine was not enrolled",
+        "title": "The machine was not enrolled" if code != "no-ca" else "Nothing to pin",
         "status": status,
         "detail": detail,
         "code": code,

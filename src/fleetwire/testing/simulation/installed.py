@@ -100,8 +100,8 @@ def installed() -> Iterator[Installed]:
     def remove(path: str) -> None:
         where.here.system.remove_tree(path)
 
-    async def dial(server: str, node: str, *, timeout_s: float, tls_ca: str) -> Connection:
-        del server, tls_ca
+    async def dial(server: str, node: str, *, timeout_s: float, tls: object) -> Connection:
+        del server, tls
         return await where.here.dial(node, timeout_s=timeout_s)
 
     def wall_ns() -> int:

@@ -1,0 +1,66 @@
+"""By which names and addresses this server is reached: its certificate is for these, and requests
+for any other host are refused (DNS rebinding, relayed challenges).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import psutil
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def reached_by(
+    host: str, names: Iterable[str], *, machine: str, addresses: Collection[str]
+) -> frozenset[str]:
+    """Return the names and addresses (without brackets, lower case) of a server that listens on
+    `host`. `names` are those that its settings add; `machine` and `addresses` are the machine's
+    own, which count only where the server listens on all of them.
+
+    An address, or the machine's own name, never lets a foreign page in: only names that others
+    may point here could, and of these only what the settings name is answered to.
+    """
+    found = set(LOOPBACK) | {name.strip("[]").lower() for name in names}
+    host = host.strip("[]").lower()
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - it is compared, not bound
+        found |= {one.lower() for one in addresses}
+        if machine:
+            found.add(machine.lower())
+    else:
+        found.add(host)
+    return frozenset(found)
+
+
+def in_urls(names: Iterable[str]) -> frozenset[str]:
+    """Return names as the Host header has them: IPv6 addresses in brackets."""
+    return frozenset(f"[{name}]" if ":" in name else name for name in names)
+
+
+def of_this_machine(host: str, names: Iterable[str]) -> frozenset[str]:
+    """Return `reached_by` for this machine as it is now."""
+    return reached_by(host, names, machine=socket.gethostname(), addresses=_addresses())
+
+
+def _addresses() -> set[str]:
+    families = {socket.AF_INET, socket.AF_INET6}
+    return {
+        one.address
+        for card in psutil.net_if_addrs().values()
+        for one in card
+        # A link-local address means something only together with a card of who dials.
+        if one.family in families and "%" not in one.address
+    }

@@ -38,7 +38,7 @@ Work:
   runs        list runs
               also: runs show, logs, stop, why
   nodes       list nodes
-              also: nodes show, drain, resume, disable, delete, why
+              also: nodes show, drain, resume, disable, delete, approve, deny, release, revoke, why
 
 Access:
   login       log in to a server and remember it

@@ -103,7 +103,7 @@ def test_states_and_outcomes_stand_in_the_glossary(root: Path) -> None:
         + get_args(runs.RunState),
         "outcome": get_args(attempts.Outcome),
         "online, unstable, offline": get_args(dispatch.LinkState),
-        "active, draining, drained, disabled, quarantined": get_args(dispatch.AdminState),
+        "waiting, active, draining, drained, disabled, quarantined": get_args(dispatch.AdminState),
     }
     for row, values in said.items():
         assert values

@@ -33,6 +33,7 @@ from fleetwire.agent.roster import Roster
 from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.status import Status
+from fleetwire.agent.steps import StepBook
 from fleetwire.agent.watch import open_watch
 from fleetwire.core.errors import FleetwireError
 
@@ -139,7 +140,10 @@ async def run(
         wall=wall,
         monotonic=time.monotonic,
     )
-    link = Link(Parts(config, identity, roster, lease, status, book, clock, wall, chance, known))
+    marks = StepBook(config.state, lambda: secrets.token_hex(16))
+    link = Link(
+        Parts(config, identity, roster, lease, status, book, clock, wall, chance, known, marks)
+    )
     watch = open_watch(roster.written)
     roster.watch_add, roster.watch_remove = watch.add, watch.remove
     roster.scan()

@@ -57,6 +57,11 @@ def dialled_name(server: str) -> str:
     return host if parts.port in {None, default} else f"{host}:{parts.port}"
 
 
+def is_secure(server: str) -> bool:
+    """Say whether a server is dialled over TLS."""
+    return urlsplit(server).scheme == "https"
+
+
 async def open_channel(
     server: str, node: str, *, timeout_s: float, tls: ssl.SSLContext | None = None
 ) -> Channel:

@@ -20,6 +20,7 @@ from fleetwire.agent.channel import (
     LinkClosed,
     LinkRefused,
     dialled_name,
+    is_secure,
     open_channel,
 )
 from fleetwire.agent.config import AgentConfig
@@ -28,9 +29,11 @@ from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.status import Status
+from fleetwire.agent.steps import StepBook
 from fleetwire.agent.trust import Trust
 from fleetwire.agent.uploader import Uploader
 from fleetwire.core import limits
+from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observed
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import (
@@ -68,6 +71,7 @@ class Parts(NamedTuple):
     wall: Callable[[], int]
     chance: Callable[[], float]
     trust: Trust = Trust()
+    steps: StepBook | None = None
 
 
 class Link:
@@ -78,6 +82,7 @@ class Link:
         self._boot_id = platforms.boot_id()
         self._open: _OpenLink | None = None
         self._context: ssl.SSLContext | None = None
+        self._was_replaced = False
 
     async def run(self) -> None:
         """Keep a link up, for ever. Cancelling drops it; `leave` first closes it in order."""
@@ -126,9 +131,12 @@ class Link:
             return LinkClosed(None, self._parts.trust.objection(server, error)), False
         except OSError as error:
             return LinkClosed(None, error.strerror or str(error)), False
-        link = self._open = _OpenLink(self._parts, self._boot_id, server, channel)
+        step = None if self._parts.steps is None else self._parts.steps.begin()
+        link = self._open = _OpenLink(self._parts, self._boot_id, server, channel, step)
         try:
-            return await link.hold(), link.welcomed
+            ended = await link.hold()
+            self._was_replaced = link.welcomed and link.is_bound
+            return ended, link.welcomed
         finally:
             channel.abort()
             self._open = None
@@ -136,7 +144,7 @@ class Link:
 
     def _tls(self, server: str) -> ssl.SSLContext | None:
         """Return what verifies the server: made once, it reads files."""
-        if server.startswith("http:"):
+        if not is_secure(server):
             return None
         if self._context is None:
             self._context = self._parts.trust.context()
@@ -146,6 +154,10 @@ class Link:
         asked = backoff.asked_delay_s(end.reason, self._parts.chance)
         if end.code == messages.CLOSE_LATER and asked is not None:
             return asked
+        if end.code == messages.CLOSE_NEWER_LINK and self._was_replaced:
+            # Another one with our key has a link now. The server that knows our steps can tell what
+            # that means as soon as both have spoken.
+            return backoff.delay_s(1, initial_s=1.0, most_s=1.0, chance=self._parts.chance)
         if end.code in backoff.HOPELESS:
             return backoff.slow_delay_s(self._parts.chance)
         return backoff.delay_s(
@@ -174,7 +186,9 @@ class Link:
 class _OpenLink:
     """One link from the open channel on."""
 
-    def __init__(self, parts: Parts, boot_id: str, server: str, channel: Channel) -> None:
+    def __init__(
+        self, parts: Parts, boot_id: str, server: str, channel: Channel, step: Step | None
+    ) -> None:
         self._parts = parts
         self._server = server
         self.channel = channel
@@ -187,6 +201,9 @@ class _OpenLink:
             agent_version=fleetwire.__version__,
             generation=parts.roster.level.generation,
             nonce=secrets.token_hex(16),
+            ca=parts.trust.ca if is_secure(server) else "",
+            step=step,
+            needs_bound=is_secure(server),
         )
         self._uploader = Uploader(parts.roster, self._conversation, channel)
         self._heard_at = parts.clock()
@@ -200,6 +217,11 @@ class _OpenLink:
     def welcomed(self) -> bool:
         """Whether the server accepted us."""
         return self._opened.is_set()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the server knows steps."""
+        return self._conversation.is_bound
 
     async def hold(self) -> LinkClosed:
         """Talk until the link ends; return how."""
@@ -271,6 +293,8 @@ class _OpenLink:
 
     def _open(self, welcome: messages.Welcome) -> None:
         parts = self._parts
+        if parts.steps is not None and self._conversation.is_bound:
+            parts.steps.taken()
         parts.lease.grant(
             sent_at=self._greeted_at, lease_s=welcome.lease_s, server_clock=welcome.clock
         )

@@ -294,6 +294,16 @@ def _nodes(client: Client) -> Iterator[Finding]:
     else:
         yield Finding("ok", "nodes", f"{len(known)} of {len(known)} online")
     for node in known:
+        if node.admin == "quarantined":
+            yield Finding(
+                "fail",
+                "node",
+                f"{node.name}: quarantined, because a copy of its state directory was used",
+                f"Stop the copy, then fleetwire nodes release {node.name} (or revoke).",
+            )
+        elif node.admin == "waiting":
+            mend = f"fleetwire nodes approve {node.name} (or deny)"
+            yield Finding("warn", "node", f"{node.name}: waiting for approval", mend)
         for warning in node.warnings:
             mend = (
                 "Let it keep time (chrony, systemd-timesyncd)."

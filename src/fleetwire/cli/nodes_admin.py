@@ -12,6 +12,7 @@ import msgspec
 
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
+from fleetwire.cli.errors import LocalError
 from fleetwire.cli.parsing import Parser, count
 from fleetwire.cli.runs import write_items
 from fleetwire.cli.show import when, write_json
@@ -77,6 +78,34 @@ def _disable(values: argparse.Namespace) -> int:
         return _told(client, client.set_node(values.node, admin="disabled"), values)
 
 
+def _configure_approve(parser: Parser) -> None:
+    parser.story = (
+        "A node whose token asks for approval (tokens create --enrolment --approval) may do\n"
+        "nothing until then. To turn it away: fleetwire nodes deny NODE."
+    )
+    parser.examples.append("fleetwire nodes approve web-1")
+    _node(parser)
+
+
+def _approve(values: argparse.Namespace) -> int:
+    with connect() as client:
+        return _told(client, client.approve_node(values.node), values)
+
+
+def _configure_release(parser: Parser) -> None:
+    parser.story = (
+        "A node is quarantined when a copy of its state directory was used. Stop the copy first:\n"
+        "whoever comes first with its key is the node from then on."
+    )
+    parser.examples.append("fleetwire nodes release web-1")
+    _node(parser)
+
+
+def _release(values: argparse.Namespace) -> int:
+    with connect() as client:
+        return _told(client, client.release_node(values.node), values)
+
+
 def _told(client: Client, node: Node, values: argparse.Namespace) -> int:
     if values.output != "text":
         write_json(client.get_raw("nodes", node.id))
@@ -107,6 +136,38 @@ def _delete(values: argparse.Namespace) -> int:
     return 0
 
 
+def _configure_revoke(parser: Parser) -> None:
+    parser.story = (
+        "Its key is refused from now on, its link is closed within seconds, and what it had is\n"
+        "lost to the record. To come back the machine enrols anew, as another node."
+    )
+    parser.examples.append("fleetwire nodes revoke web-1")
+    _node(parser)
+    parser.set_defaults(force=True)
+
+
+def _configure_deny(parser: Parser) -> None:
+    parser.story = "It is forgotten; its key is refused, and its token is used up."
+    parser.examples.append("fleetwire nodes deny web-1")
+    _node(parser)
+
+
+def _deny(values: argparse.Namespace) -> int:
+    with connect() as client:
+        node = client.node(values.node)
+        if node.admin != "waiting":
+            raise LocalError(
+                f"Node {one_line(node.name)} is {node.admin}: it does not wait for approval.",
+                hint="To end the rights of a node: fleetwire nodes revoke NODE.",
+            )
+        gone = client.delete_node(node.id, force=True)
+    if values.output != "text":
+        write_json(msgspec.json.encode(gone))
+    else:
+        sys.stdout.write(f"Node {one_line(gone.name)} is turned away.\n")
+    return 0
+
+
 def _configure_why(parser: Parser) -> None:
     parser.examples.append("fleetwire nodes why web-1")
     _node(parser)
@@ -133,5 +194,9 @@ LEAVES = {
     "nodes resume": Leaf(_configure_resume, _resume),
     "nodes disable": Leaf(_configure_disable, _disable),
     "nodes delete": Leaf(_configure_delete, _delete),
+    "nodes revoke": Leaf(_configure_revoke, _delete),
+    "nodes deny": Leaf(_configure_deny, _deny),
+    "nodes approve": Leaf(_configure_approve, _approve),
+    "nodes release": Leaf(_configure_release, _release),
     "nodes why": Leaf(_configure_why, _why),
 }

@@ -59,6 +59,7 @@ def _configure_create(parser: Parser) -> None:
     parser.examples += [
         "fleetwire tokens create ci --expires-in 30d",
         "fleetwire tokens create --enrolment --label role=web --expires-in 1h",
+        "fleetwire tokens create --enrolment --node-name 'web-*' --network 10.1.0.0/16",
     ]
     parser.positional("name", nargs="?", help="a name, to know it again by")
     parser.option("--enrolment", action="store_true", help="for a new node, instead of for the API")
@@ -70,6 +71,9 @@ def _configure_create(parser: Parser) -> None:
         default=[],
         help="a label for the node that uses it; may be repeated",
     )
+    parser.option("--node-name", metavar="PATTERN", help="only for nodes with such a name: web-*")
+    parser.option("--network", metavar="CIDR", help="only from addresses in there")
+    parser.option("--approval", action="store_true", help="its node waits: nodes approve NODE")
     parser.option(
         "--expires-in", metavar="TIME", type=duration, help="how long it is valid: 1h, 30d"
     )
@@ -78,8 +82,14 @@ def _configure_create(parser: Parser) -> None:
 def _create(values: argparse.Namespace) -> int:
     import msgspec
 
-    if values.label and not values.enrolment:
-        raise UsageError("--label is for enrolment tokens.", hint="Add --enrolment.")
+    from fleetwire.client.shapes import EnrolmentToken
+
+    bound = (values.label, values.node_name, values.network, values.approval)
+    if any(bound) and not values.enrolment:
+        raise UsageError(
+            "--label, --node-name, --network and --approval are for enrolment tokens.",
+            hint="Add --enrolment.",
+        )
     if values.enrolment and values.name:
         raise UsageError(
             "An enrolment token has no name.", hint="Leave it out: the node brings its own."
@@ -88,7 +98,13 @@ def _create(values: argparse.Namespace) -> int:
         raise UsageError("The token needs a name.", hint="fleetwire tokens create NAME")
     with connect() as client:
         token = (
-            client.create_enrolment_token(labels=dict(values.label), expires_in=values.expires_in)
+            client.create_enrolment_token(
+                labels=dict(values.label),
+                expires_in=values.expires_in,
+                name=values.node_name,
+                network=values.network,
+                approval=values.approval,
+            )
             if values.enrolment
             else client.create_token(values.name, expires_in=values.expires_in)
         )
@@ -99,6 +115,8 @@ def _create(values: argparse.Namespace) -> int:
     until = f" It is valid until {when(token.expires_at)}." if token.expires_at else ""
     sys.stdout.flush()
     sys.stderr.write(f"This is shown once.{until}\n")
+    if values.enrolment and isinstance(token, EnrolmentToken) and token.command is not None:
+        sys.stderr.write(f"On the new machine:\n\n  {token.command}\n")
     return 0
 
 

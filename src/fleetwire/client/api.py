@@ -116,10 +116,20 @@ class Client:
         return self._items(f"{BASE}/enrolment-tokens", shapes.EnrolmentToken)
 
     def create_enrolment_token(
-        self, *, labels: Mapping[str, str] | None = None, expires_in: float | None = None
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        expires_in: float | None = None,
+        name: str | None = None,
+        network: str | None = None,
+        approval: bool = False,
     ) -> shapes.EnrolmentToken:
-        """Make a token that one new node shows once; the node gets the labels. Not repeated."""
-        body: dict[str, object] = {}
+        """Make a token that one new node shows once; the node gets the labels. It is good only for
+        names like `name` (with * and ?) and from addresses in `network` (CIDR); with `approval` the
+        node has to be approved. Not repeated.
+        """
+        given = {"name": name, "network": network, "approval": approval or None}
+        body: dict[str, object] = {key: one for key, one in given.items() if one is not None}
         if labels:
             body["labels"] = dict(labels)
         if expires_in is not None:
@@ -151,6 +161,14 @@ class Client:
             repeatable=True,
         )
         return _read(answer, shapes.Node)
+
+    def approve_node(self, name_or_id: str) -> shapes.Node:
+        """Let a node in that was enrolled with a token that asks for approval."""
+        return self._post(f"{BASE}/nodes/{_segment(name_or_id)}/approve", {}, shapes.Node)
+
+    def release_node(self, name_or_id: str) -> shapes.Node:
+        """Let a quarantined node in again: the first to come with its key is it from then on."""
+        return self._post(f"{BASE}/nodes/{_segment(name_or_id)}/release", {}, shapes.Node)
 
     def delete_node(self, name_or_id: str, *, force: bool = False) -> shapes.DeletedNode:
         """Delete a node that is gone; with `force` one that is not. Not repeated: the answer says

@@ -187,6 +187,11 @@ class EnrolmentToken(msgspec.Struct):
     created_at: str | None = None
     expires_at: str | None = None
     used_at: str | None = None
+    name: str | None = None
+    network: str | None = None
+    approval: bool = False
+    ca_fingerprint: str | None = None
+    command: str | None = None
 
 
 class StoryLine(msgspec.Struct):

@@ -10,12 +10,17 @@ the node's name (law 9).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 LinkState: TypeAlias = Literal["online", "unstable", "offline"]
-AdminState: TypeAlias = Literal["active", "draining", "drained", "disabled", "quarantined"]
+AdminState: TypeAlias = Literal[
+    "waiting", "active", "draining", "drained", "disabled", "quarantined"
+]
+"""`waiting`: enrolled with a token that asks for approval, and not approved yet."""
+LOCKED_OUT: Final[frozenset[AdminState]] = frozenset({"waiting", "disabled", "quarantined"})
+"""Nodes that may have no link."""
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -127,6 +132,8 @@ def because(one: Waiting, nodes: Mapping[str, NodeView]) -> str:
 
 def obstacle(node: NodeView, busy: int) -> str | None:
     """Why this node takes no start now, or None if it does."""
+    if node.admin == "waiting":
+        return f"node {node.name} waits for approval"
     if node.admin != "active":
         return f"node {node.name} is {node.admin}"
     if node.link == "offline":

@@ -8,14 +8,17 @@ a float could be written two ways.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
+from fleetwire.core.clones import Step
 from fleetwire.core.specs import Spec
 
 ORDER_DOMAIN: Final = b"fleetwire order 1\n"
 HELLO_DOMAIN: Final = b"fleetwire hello 1\n"
+BOUND_HELLO_DOMAIN: Final = b"fleetwire hello 2\n"
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -50,6 +53,18 @@ class HelloClaim(msgspec.Struct, frozen=True):
     version: int
 
 
+class BoundClaim(HelloClaim, frozen=True):
+    """A claim that is bound to more: `ca`, the fingerprint of the one CA that the node trusts (""
+    where it trusts those that its machine knows, or dials this machine without TLS), the step of
+    core.clones, and what both sides offered, so that nobody in between can make them less.
+    """
+
+    ca: str
+    step: Step | None
+    offered: tuple[str, ...]
+    asked: tuple[str, ...]
+
+
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -65,7 +80,28 @@ def order_bytes(envelope: Envelope) -> bytes:
 
 def hello_bytes(claim: HelloClaim) -> bytes:
     """Return the bytes that a node signs to connect."""
-    return HELLO_DOMAIN + _encoder.encode(claim)
+    domain = BOUND_HELLO_DOMAIN if isinstance(claim, BoundClaim) else HELLO_DOMAIN
+    return domain + _encoder.encode(claim)
+
+
+def hello_objection(
+    server_name: str, ca: str, *, names: Collection[str] | None, our_ca: str | None
+) -> str | None:
+    """Say why a hello was made for another server than this one, or None: then somebody has passed
+    on our challenge to a node that meant to talk to him.
+
+    `server_name` is HOST or HOST:PORT, as the node dialled it; the port may be another one's that
+    leads here. `names` are the hosts that this server is reached by, None where it does not know.
+    """
+    host, colon, port = server_name.lower().rpartition(":")
+    if not (colon and port.isdigit()):
+        host = server_name.lower()
+    if names is not None and host not in names:
+        return f"The hello was made for {server_name[:60]!r}, no name of this server."
+    # A node that goes by the CAs of its machine has none to name, and the name is what they prove.
+    if our_ca is not None and ca not in {"", our_ca}:
+        return "The hello was made for a server with another CA than ours."
+    return None
 
 
 def objection(  # each argument is one thing the signature must bind

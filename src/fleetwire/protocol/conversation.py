@@ -23,8 +23,9 @@ import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.absences import Life
+from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
-from fleetwire.core.envelopes import HelloClaim, hello_bytes
+from fleetwire.core.envelopes import BoundClaim, HelloClaim, hello_bytes
 from fleetwire.protocol import codec, messages, versions
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.credit import Credit
@@ -105,6 +106,11 @@ class _Conversation:
         self.close_reason = ""
         self._out: list[Frame] = []
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether both sides sign, or verify, a `BoundClaim`."""
+        return versions.BOUND in self.features
+
     def data_to_send(self) -> list[Frame]:
         """Return the frames to write, in order; each is returned once."""
         out, self._out = self._out, []
@@ -124,7 +130,9 @@ class _Conversation:
 
 
 class ServerConversation(_Conversation):
-    """The server's side of one link."""
+    """The server's side of one link. With `needs_bound` a hello that is not bound to the server
+    that the node dialled (`versions.BOUND`) is refused.
+    """
 
     def __init__(
         self,
@@ -134,9 +142,11 @@ class ServerConversation(_Conversation):
         nonce: str,
         clock: int,
         offered: tuple[str, ...] = versions.FEATURES,
+        needs_bound: bool = False,
     ) -> None:
         super().__init__(offered)
         self.node = node
+        self._needs_bound = needs_bound
         self._cluster = cluster
         self._nonce = nonce
         self._events: list[ServerEvent] = []
@@ -193,8 +203,11 @@ class ServerConversation(_Conversation):
             return
         if hello.node != self.node:
             raise BadFrame("The hello names another node than the address it came to.")
-        self.phase = Phase.VERIFYING
         self.features = frozenset(self._offered).intersection(hello.features)
+        if self._needs_bound and not self.is_bound:
+            self._refuse_unbound("This agent is too old to link over a network: update it.")
+            return
+        self.phase = Phase.VERIFYING
         claim = HelloClaim(
             cluster=self._cluster,
             node=hello.node,
@@ -206,7 +219,13 @@ class ServerConversation(_Conversation):
             generation=hello.generation,
             version=hello.version,
         )
+        if self.is_bound:
+            claim = _bound(claim, hello.ca, hello.step, self._offered, hello.features)
         self._events.append(VerifyNeeded(hello, hello_bytes(claim), hello.signature))
+
+    def _refuse_unbound(self, reason: str) -> None:
+        self.close(messages.CLOSE_VERSION, reason)
+        self._events.append(Closed(messages.CLOSE_VERSION, reason))
 
     def welcome(self, welcome: messages.Welcome) -> None:
         """Accept the hello: the shell has verified the signature and the store has the link."""
@@ -233,7 +252,10 @@ class ServerConversation(_Conversation):
 
 
 class AgentConversation(_Conversation):
-    """The agent's side of one link."""
+    """The agent's side of one link. `ca` and `step` are what the hello is bound to; with
+    `needs_bound` a server that does not ask for that is refused: over a network nobody may get a
+    hello that is good for somebody else.
+    """
 
     def __init__(
         self,
@@ -247,9 +269,15 @@ class AgentConversation(_Conversation):
         generation: int,
         nonce: str,
         offered: tuple[str, ...] = versions.FEATURES,
+        ca: str = "",
+        step: Step | None = None,
+        needs_bound: bool = False,
     ) -> None:
         super().__init__(offered)
         self._node = node
+        self._ca = ca
+        self._step = step
+        self._needs_bound = needs_bound
         self._cluster = cluster
         self._server_name = server_name
         self._incarnation = incarnation
@@ -338,6 +366,11 @@ class AgentConversation(_Conversation):
             return
         self._version = version
         self.features = frozenset(self._offered).intersection(challenge.features)
+        if self._needs_bound and not self.is_bound:
+            reason = "The server is too old to be linked to over a network: update it."
+            self.close(messages.CLOSE_VERSION, reason)
+            self._events.append(Closed(messages.CLOSE_VERSION, reason))
+            return
         self.phase = Phase.VERIFYING
         claim = HelloClaim(
             cluster=self._cluster,
@@ -350,6 +383,8 @@ class AgentConversation(_Conversation):
             generation=self._generation,
             version=version,
         )
+        if self.is_bound:
+            claim = _bound(claim, self._ca, self._step, challenge.features, self._offered)
         self._events.append(SignatureNeeded(hello_bytes(claim), challenge.clock))
 
     def greet(self, signature: bytes, *, clock: int, life: Life | None = None) -> None:
@@ -371,6 +406,8 @@ class AgentConversation(_Conversation):
                 signature=signature,
                 features=self._offered,
                 life=life,
+                ca=self._ca if self.is_bound else "",
+                step=self._step if self.is_bound else None,
             )
         )
 
@@ -403,6 +440,19 @@ class AgentConversation(_Conversation):
         self.credit.sent(attempt, end)
         zstd = versions.ZSTD in self.features
         self._out.append(codec.encode_log(attempt, offset, raw_length, body, zstd=zstd))
+
+
+def _bound(
+    claim: HelloClaim,
+    ca: str,
+    step: Step | None,
+    offered: tuple[str, ...],
+    asked: tuple[str, ...],
+) -> BoundClaim:
+    """Bind a claim: `offered` are the server's features, `asked` the agent's."""
+    return BoundClaim(
+        **msgspec.structs.asdict(claim), ca=ca, step=step, offered=offered, asked=asked
+    )
 
 
 def _batches(items: tuple[_Item, ...]) -> list[list[_Item]]:

@@ -12,6 +12,7 @@ import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.absences import Life
+from fleetwire.core.clones import Step
 from fleetwire.core.desired import Observation, Wanted
 from fleetwire.core.dispatch import AdminState
 
@@ -38,7 +39,8 @@ class Challenge(Message, frozen=True, tag="challenge"):
 class Hello(Message, frozen=True, tag="hello"):
     """Agent, first: who I am, signed over both nonces (core.envelopes.HelloClaim).
 
-    `life` is for people to read and is not part of the claim.
+    `life` is for people to read and is not part of the claim. `ca` and `step` are part of it where
+    both sides know `bound-hello` (core.envelopes.BoundClaim).
     """
 
     version: int
@@ -53,6 +55,8 @@ class Hello(Message, frozen=True, tag="hello"):
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
     features: tuple[Name, ...] = ()
     life: Life | None = None
+    ca: Name = ""
+    step: Step | None = None
 
 
 class Welcome(Message, frozen=True, tag="welcome"):

@@ -14,7 +14,9 @@ SUBPROTOCOL: Final = "fleetwire.1"
 # Prefer a new feature name to a new version: a peer that does not list it is not sent it.
 ZSTD: Final = "zstd"
 """Log chunks travel compressed."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD,)
+BOUND: Final = "bound-hello"
+"""The hello is signed over the CA that the node trusts, its step and both lists of features."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

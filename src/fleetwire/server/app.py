@@ -171,6 +171,7 @@ class Process:
             stack.push_async_callback(self.logs.close)
             founded = await self.database.write(lambda tx: cluster.found(tx, new_id))
             signer = Signer.open(config.data)
+            hosts = reach.in_urls(reach.of_this_machine(config.host, config.names))
             gateway = Gateway(
                 self.database,
                 self.logs,
@@ -180,6 +181,8 @@ class Process:
                 clock=now_us,
                 monotonic=time.monotonic,
                 nonce=new_secret,
+                names=hosts,
+                ca=self._pin,
             )
             enrolment = Enrolment(
                 self.database,
@@ -222,11 +225,12 @@ class Process:
                 readiness=self.readiness,
                 warnings=self.warnings,
                 leaving=self.leaving,
+                ca_fingerprint=self._pin,
             )
             application = asgi.build(
                 self.parts,
                 gateway=(*gateway.routes, *enrolment.routes),
-                names=reach.in_urls(reach.of_this_machine(config.host, config.names)),
+                names=hosts,
                 error_id=new_id,
             )
             proxies = networks(config.behind_proxy)
@@ -235,6 +239,9 @@ class Process:
 
     def _ca(self) -> str | None:
         return None if self.certificates is None else self.certificates.ca
+
+    def _pin(self) -> str | None:
+        return None if self.certificates is None else self.certificates.fingerprint
 
     async def readiness(self) -> Mapping[str, str]:
         """Say what does not work now; looks at most once a second, whoever asks."""

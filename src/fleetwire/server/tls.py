@@ -33,7 +33,7 @@ class BadTls(FleetwireError):
 
 class Certificates:
     """What a server shows. `context` is for its sockets; `ca` is the certificate (PEM) that agents
-    and clients are to pin, None where it is a CA that machines know anyway.
+    and clients are to pin, by its `fingerprint`; None where it is a CA that machines know anyway.
     """
 
     def __init__(self, source: Source) -> None:
@@ -41,18 +41,9 @@ class Certificates:
         self._seen = source.state()
         self._asked = asyncio.Event()
         self.context = _context()
+        self.ca: str | None = None
+        self.fingerprint: str | None = None
         self._load()
-
-    @property
-    def ca(self) -> str | None:
-        """The CA to pin."""
-        return self._source.ca()
-
-    @property
-    def fingerprint(self) -> str | None:
-        """The pin itself."""
-        pem = self.ca
-        return None if pem is None else pins.fingerprint(pem)
 
     def look_again(self) -> None:
         """Look at the files now, whatever they seem to be (SIGHUP)."""
@@ -83,6 +74,7 @@ class Certificates:
     def _load(self) -> None:
         """Take the pair as it is on the disk now. Raises BadTls, and nothing has changed then."""
         certificate, key = self._source.certificate, self._source.key
+        ca = self._source.ca()
         for context in (_context(), self.context):  # the first is only to see whether it works
             try:
                 context.load_cert_chain(certificate, key)
@@ -93,6 +85,8 @@ class Certificates:
                     hint="The certificate (and what it is issued by) and its key have to belong "
                     "together, both PEM, the key without a password.",
                 ) from error
+        self.ca = ca
+        self.fingerprint = None if ca is None else pins.fingerprint(ca)
 
 
 class Source(Protocol):

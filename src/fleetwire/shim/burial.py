@@ -23,6 +23,7 @@ from fleetwire.shim.records import (
 
 SHIM_DIED, START_UNKNOWN, REBOOTED = "shim died", "start unknown", "node rebooted"
 SPOOL_GONE = "spool gone: the attempt's folder was deleted on the node"
+COPIED = "spool gone: this is a copy of the attempt's folder, and its shim lives elsewhere"
 _PAUSE_S = 0.002
 
 
@@ -43,6 +44,17 @@ def judge(directory: int, folder: str) -> str | None:
     if epoch.get("boot_id", tree.boot_id()) != tree.boot_id():
         return REBOOTED
     return START_UNKNOWN if read_started(folder) is None else SHIM_DIED
+
+
+def is_copy(folder: str) -> bool:
+    """Whether the shim of this folder lives, though its lock is free: a shim writes a last record
+    before it lets go of its folder, so this is not its folder but a copy of it, and what it runs is
+    not ours to end (law 4).
+    """
+    epoch = read_record(folder, "epoch") or {}
+    if epoch.get("boot_id") != tree.boot_id() or "pid" not in epoch:
+        return False
+    return tree.is_alive(epoch["pid"], epoch.get("pid_start"))
 
 
 def left_alive(folder: str) -> list[tree.Process]:
@@ -82,7 +94,9 @@ def bury(folder: str, *, epoch: int = 0) -> str | None:
         reason = SPOOL_GONE if gone else judge(directory, folder)
         if reason is None:
             return None
-        while reason != REBOOTED and (living := left_alive(folder)):
+        if reason not in {REBOOTED, SPOOL_GONE} and is_copy(folder):
+            reason = COPIED
+        while reason not in {REBOOTED, COPIED} and (living := left_alive(folder)):
             # One by one: a group may hold others than those this search proves to be ours.
             tree.kill_each(living)
             time.sleep(_PAUSE_S)

@@ -162,6 +162,19 @@ def test_tokens_per_user_at_the_limit_and_one_above(
     assert server.call("POST", "/api/v1/tokens", {"name": "4"}).code == "limit-exceeded"
 
 
+def test_what_an_enrolment_token_is_bound_to(server: Server) -> None:
+    path = "/api/v1/enrolment-tokens"
+    to = {"name": "web-*", "network": "10.1.0.0/16", "approval": True}
+    made = server.call("POST", path, to)
+    assert made.status == 201
+    assert {key: made.json[key] for key in to} == to
+    for wrong, field in (({"name": "a b"}, "name"), ({"network": "10.0.0.1/8"}, "network")):
+        refused = server.call("POST", path, wrong)
+        assert (refused.status, refused.json["field"]) == (422, field)
+    page = server.call("GET", "/api/v1/enrolment-uses")
+    assert (page.status, page.json["items"]) == (200, [])
+
+
 def test_enrolment_tokens(server: Server) -> None:
     made = server.call(
         "POST", "/api/v1/enrolment-tokens", {"labels": {"role": "web"}, "expires_in": 60}
@@ -170,6 +183,12 @@ def test_enrolment_tokens(server: Server) -> None:
     token = made.json
     assert token["labels"] == {"role": "web"}
     listed = server.call("GET", "/api/v1/enrolment-tokens").json["items"]
-    assert listed[0] == {key: value for key, value in token.items() if key != "token"}
+    once = {"token", "command", "ca_fingerprint"}
+    assert listed[0] == {key: value for key, value in token.items() if key not in once}
+    assert token["command"] == (
+        f"(umask 077; printf '%s\\n' {token['token']} > enrolment-token) && "
+        f"fleetwire agent --server {server.origin} --token-file enrolment-token"
+    )
+    assert (token["ca_fingerprint"], token["approval"]) == (None, False)
     assert server.call("DELETE", f"/api/v1/enrolment-tokens/{token['id']}").status == 204
     assert server.call("DELETE", f"/api/v1/enrolment-tokens/{token['id']}").status == 404

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleetwire.core.errors import BadLabel
-from fleetwire.server.domain import enrolment, views
+from fleetwire.server.domain import enrolment, nodes, views
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import BadEnrolment, BadEnrolmentToken, NameTaken, NotFound
 from fleetwire.testing.heart import Heart, Serve, new_id
@@ -118,3 +118,81 @@ async def test_tokens_are_listed_without_their_secret_and_deleted(serve: Serve) 
             await enrol(one, token, "b")
         with pytest.raises(NotFound):
             await one.database.write(lambda tx: enrolment.delete_token(tx, listed[1].id))
+
+
+async def bound(one: Heart, **to: object) -> str:
+    secret = f"fw_enrol_{new_id()}"
+    await one.database.write(
+        lambda tx: enrolment.create_token(
+            tx, secret, labels={}, expires_in=None, by="admin", ids=new_id, **to
+        )
+    )
+    return secret
+
+
+async def uses(one: Heart) -> list[enrolment.Use]:
+    found, _ = await one.database.read(lambda c: enrolment.list_uses(c, before=None, limit=100))
+    return found
+
+
+async def refused(one: Heart, token: str, name: str, address: str | None) -> None:
+    """Be refused, and have it recorded as the door does."""
+    with pytest.raises(BadEnrolmentToken) as caught:
+        await enrol(one, token, name, address=address)
+    await one.database.write(
+        lambda tx: enrolment.record_refusal(
+            tx, token, name=name, address=address, error=caught.value
+        )
+    )
+
+
+async def test_a_token_is_for_the_names_and_the_network_it_is_bound_to(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        token = await bound(one, name_pattern="web-*", network="10.1.0.0/16")
+        await refused(one, token, "db-1", "10.1.0.1")
+        await refused(one, token, "web-1", "10.2.0.1")
+        await refused(one, token, "web-1", None)
+        assert (await enrol(one, token, "web-1", address="10.1.0.1")).name == "web-1"
+        await refused(one, token, "web-2", "10.1.0.1")
+        await refused(one, "nothing", "web-2", "10.1.0.1")
+        told = [
+            (use.outcome, use.name, use.address, use.token_id is None) for use in await uses(one)
+        ]
+        assert told == [
+            ("refused: unknown token", "web-2", "10.1.0.1", True),
+            ("refused: used before", "web-2", "10.1.0.1", False),
+            ("enrolled", "web-1", "10.1.0.1", False),
+            ("refused: bound to the network 10.1.0.0/16", "web-1", None, False),
+            ("refused: bound to the network 10.1.0.0/16", "web-1", "10.2.0.1", False),
+            ("refused: bound to names like web-*", "db-1", "10.1.0.1", False),
+        ]
+
+
+async def test_who_is_to_be_approved_waits(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        enrolled = await enrol(one, await bound(one, approval=True))
+        assert enrolled.waits
+        greeting = nodes.Greeting("0123456789abcdef", "boot", "1", 0, 0, None)
+        with pytest.raises(nodes.NodeWaiting):
+            await one.database.write(lambda tx: nodes.accept_hello(tx, enrolled.node, greeting))
+        with pytest.raises(nodes.NotAdmitted):
+            await one.database.write(lambda tx: nodes.set_admin(tx, enrolled.node, "active"))
+        await one.database.write(lambda tx: nodes.approve(tx, enrolled.node, by="admin"))
+        await one.database.write(lambda tx: nodes.accept_hello(tx, enrolled.node, greeting))
+        with pytest.raises(nodes.NotWaiting):
+            await one.database.write(lambda tx: nodes.approve(tx, enrolled.node, by="admin"))
+
+
+async def test_whose_answer_was_lost_asks_again_and_is_the_same_node(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        token = await one.token(role="web")
+        first = await enrol(one, token)
+        assert await enrol(one, token) == first
+        for changes in (
+            {"keys": Keys(b"\1" * 32, bytes(32))},
+            {"incarnation": "fedcba9876543210"},
+        ):
+            with pytest.raises(BadEnrolmentToken):
+                await enrol(one, token, **changes)
+        page = await one.database.read(lambda c: views.list_nodes(c, limit=100))
+        assert [node.id for node in page.items] == [first.node]

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fleetwire.server.domain import enrolment, views
 from fleetwire.server.gateway.enrolment import BODY_BYTES
 from fleetwire.testing.heart import Heart, Serve
 
@@ -57,8 +58,24 @@ async def test_a_machine_becomes_a_node(serve: Serve) -> None:
         status, problem, kind = await post(one, registration(token, name="web-2"))
         assert (status, kind) == (401, "application/problem+json")
         assert problem["code"] == "bad-enrolment-token"
-        assert "unknown, used or expired" in problem["detail"]
+        assert "unknown, used, expired" in problem["detail"]
         assert token not in json.dumps(problem)
+
+
+async def test_fifty_at_once_on_their_own_sockets_make_one_node(serve: Serve) -> None:
+    async with serve(loops=False) as one:
+        token = await one.token()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(post(one, registration(token, name=f"web-{number}")))
+                for number in range(50)
+            ]
+        answers = [task.result() for task in tasks]
+        assert sorted(status for status, _, _ in answers) == [201] + [401] * 49
+        page = await one.database.read(lambda c: views.list_nodes(c, limit=100))
+        assert len(page.items) == 1
+        uses, _ = await one.database.read(lambda c: enrolment.list_uses(c, before=None, limit=100))
+        assert sorted(use.outcome for use in uses) == ["enrolled"] + ["refused: used before"] * 49
 
 
 async def test_a_taken_name(serve: Serve) -> None:

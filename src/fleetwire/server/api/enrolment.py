@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Final
 
 from fastapi import Query
@@ -29,9 +30,26 @@ async def create(request: Request, body: EnrolmentTokenParams) -> Response:
             expires_in=body.expires_in,
             by=caller.user,
             ids=parts.ids,
+            name_pattern=body.name,
+            network=body.network,
+            approval=body.approval,
         )
     )
-    return write.answer({**_shape(made), "token": secret}, 201)
+    pin = parts.ca_fingerprint()
+    url = f"{request.url.scheme}://{request.url.netloc}"
+    more = {"ca_fingerprint": pin, "command": command(url, secret, pin)}
+    return write.answer({**_shape(made), "token": secret, **more}, 201)
+
+
+def command(url: str, token: str, ca_fingerprint: str | None) -> str:
+    """Return the line that makes a node of a machine: to be copied as it is. The token goes through
+    a file, because everybody on the machine may read the arguments of a process.
+    """
+    pin = f" --ca-fingerprint {ca_fingerprint}" if ca_fingerprint else ""
+    return (
+        f"(umask 077; printf '%s\\n' {shlex.quote(token)} > enrolment-token) && "
+        f"fleetwire agent --server {shlex.quote(url)}{pin} --token-file enrolment-token"
+    )
 
 
 async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
@@ -58,7 +76,30 @@ def _shape(view: enrolment.EnrolmentTokenView) -> dict[str, Any]:
         "expires_at": write.rfc3339(view.expires_at),
         "used_at": write.at(view.used_at),
         "used_by": view.used_by,
+        "name": view.name_pattern,
+        "network": view.network,
+        "approval": view.approval,
     }
+
+
+async def uses(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """List what enrolment tokens were shown, taken or refused, newest first."""
+    before = cursor.parse_number(query.cursor)
+    found, last = await parts_of(request).database.read(
+        lambda c: enrolment.list_uses(c, before=before, limit=query.limit)
+    )
+    shown = [
+        {
+            "at": write.rfc3339(one.at),
+            "token": one.token_id,
+            "node": one.node_id,
+            "name": one.name,
+            "address": one.address,
+            "outcome": one.outcome,
+        }
+        for one in found
+    ]
+    return write.page(shown, cursor.after(str(last)) if last is not None else None)
 
 
 DOORS = [
@@ -69,6 +110,10 @@ DOORS = [
     Door(
         "GET", "/api/v1/enrolment-tokens", list_, permission="manage-enrolment",
         tag="enrolment", answers={200: views.Page[views.EnrolmentToken]},
+    ),
+    Door(
+        "GET", "/api/v1/enrolment-uses", uses, permission="manage-enrolment",
+        tag="enrolment", answers={200: views.Page[views.EnrolmentUse]},
     ),
     Door(
         "DELETE", "/api/v1/enrolment-tokens/{token}", delete, permission="manage-enrolment",

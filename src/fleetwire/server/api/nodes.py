@@ -13,7 +13,7 @@ from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.params import DeleteNodeQuery, ListQuery, NodeParams
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import node_story, nodes, removal, views
+from fleetwire.server.domain import clones, node_story, nodes, removal, views
 from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.store import Connection
 
@@ -45,6 +45,22 @@ async def change(request: Request, node: str, body: NodeParams) -> Response:
     await parts.database.write(lambda tx: nodes.set_admin(tx, id_, body.admin, by=by))
     found = await parts.database.read(lambda c: views.get_node(c, id_))
     return write.answer(write.node(found))
+
+
+async def approve(request: Request, node: str) -> Response:
+    """Let a node in that was enrolled with a token that asks for approval."""
+    parts, by = parts_of(request), caller_of(request).name
+    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
+    await parts.database.write(lambda tx: nodes.approve(tx, id_, by=by))
+    return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
+
+
+async def release(request: Request, node: str) -> Response:
+    """Let a quarantined node in again: the first to come with its key is it from then on."""
+    parts, by = parts_of(request), caller_of(request).name
+    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
+    await parts.database.write(lambda tx: clones.release(tx, id_, by=by))
+    return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
 
 
 async def delete(
@@ -92,6 +108,14 @@ DOORS = [
     Door(
         "DELETE", "/api/v1/nodes/{node}", delete, permission="manage-nodes", tag="nodes",
         answers={200: shapes.DeletedNode}, problems=(404, 409),
+    ),
+    Door(
+        "POST", "/api/v1/nodes/{node}/approve", approve, permission="manage-nodes", tag="nodes",
+        answers={200: shapes.Node}, problems=(404, 409),
+    ),
+    Door(
+        "POST", "/api/v1/nodes/{node}/release", release, permission="manage-nodes", tag="nodes",
+        answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
         "GET", "/api/v1/nodes/{node}/events", events, permission="read", tag="nodes",

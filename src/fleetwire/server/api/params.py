@@ -101,10 +101,16 @@ class TokenParams(Body):
 
 
 class EnrolmentTokenParams(Body):
-    """A new enrolment token: the labels its node gets, and seconds until it expires."""
+    """A new enrolment token: the labels its node gets, and seconds until it expires. It is good
+    only for names like `name` (with * and ?), from an address in `network` (CIDR); with `approval`
+    its node may do nothing until it is approved.
+    """
 
     labels: dict[str, str] = {}
     expires_in: float | None = None
+    name: str | None = None
+    network: str | None = None
+    approval: bool = False
 
 
 class ScriptParams(Body):

@@ -28,7 +28,8 @@ class Parts:
     `ids` makes an id, `secret` a random text of 256 bits, `clock` is wall time in microseconds
     since 1970. `readiness` says, by name, what does not work now (empty: all is well);
     `warnings` what works and is yet not as promised. `leaving` is set when the server
-    is about to stop: streams end then.
+    is about to stop: streams end then. `ca_fingerprint` is of the CA that agents pin, None where
+    there is none.
     """
 
     database: Database
@@ -44,6 +45,7 @@ class Parts:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     warnings: Callable[[], Mapping[str, str]]
     leaving: asyncio.Event
+    ca_fingerprint: Callable[[], str | None] = lambda: None
     streams: dict[str, int] = field(default_factory=dict)
     """Open streams of each user, by id."""
 

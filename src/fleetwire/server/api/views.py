@@ -91,12 +91,32 @@ class EnrolmentToken(View):
     expires_at: Time
     used_at: Time | None
     used_by: str | None
+    name: str | None
+    network: str | None
+    approval: bool
 
 
 class NewEnrolmentToken(EnrolmentToken):
-    """An enrolment token with its secret, which is shown this once."""
+    """An enrolment token with its secret, which is shown this once; `command` is the line that
+    makes a node of a machine, with the fingerprint of the CA to pin where the server has one.
+    """
 
     token: str
+    ca_fingerprint: str | None
+    command: str
+
+
+class EnrolmentUse(View):
+    """That somebody has shown an enrolment token: `outcome` is `enrolled`, or why it was refused;
+    `token` is null where there is no such token.
+    """
+
+    at: Time
+    token: str | None
+    node: str | None
+    name: str
+    address: str | None
+    outcome: str
 
 
 class Node(View):

@@ -63,6 +63,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True):
     """What to tell the link, once this is committed.
 
+    `stale`: a newer link has won, or the node was deleted (`gone`); nothing else is set then.
     `awaiting` are ended attempts whose log is not complete, with the length that the node
     promised. `void` are (attempt, epoch, wish) of assignments that are over: `stop` what runs,
     `forget` the folder of what does not. `reopened` are (attempt, segment) of logs that had been
@@ -72,6 +73,7 @@ class Answer(msgspec.Struct, frozen=True):
     """
 
     stale: bool = False
+    gone: bool = False
     unknown: tuple[str, ...] = ()
     sealed: tuple[str, ...] = ()
     awaiting: dict[str, int | None] = {}
@@ -100,7 +102,7 @@ def report(tx: Tx, reports: Sequence[NodeReport]) -> list[Answer]:
     sealing = False
     for one, is_fresh in zip(reports, fresh, strict=True):
         if not is_fresh:
-            answers.append(Answer(stale=True))
+            answers.append(Answer(stale=True, gone=one.node not in links))
             continue
         taking = _Taking(changes, one, links[one.node])
         answers.append(taking.take())

@@ -40,11 +40,13 @@ class Asked(NamedTuple):
     """A link that wants to know what to tell its node.
 
     `full` asks for the whole level, else for what differs from `told`. `awaiting` are ended
-    attempts whose log the link still waits to see settled.
+    attempts whose log the link still waits to see settled. `holds`: no order is to be told yet
+    (core.clones.HOLD_BEATS).
     """
 
     link_epoch: int
     full: bool = False
+    holds: bool = False
     told: Mapping[str, Word] = {}
     awaiting: tuple[str, ...] = ()
 
@@ -64,8 +66,9 @@ class Level(msgspec.Struct, frozen=True):
 
     `wanted` has `have` = 0 throughout: durable lengths are the log store's, and the link puts
     them in; `held` tells more of the same attempts. `sealed`: the log is settled, so the spool
-    may go. `again`: to be sent from 0 once more. `stale`: a newer link has won, or the node was
-    deleted (`gone`); nothing else is set then.
+    may go. `again`: to be sent from 0 once more. `kept_back`: told without an order that is still
+    to come. `stale`: a newer link has won, or the node was deleted (`gone`); nothing else is set
+    then.
     """
 
     stale: bool = False
@@ -77,6 +80,7 @@ class Level(msgspec.Struct, frozen=True):
     held: dict[str, Held] = {}
     sealed: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    kept_back: frozenset[str] = frozenset()
 
 
 Levels: TypeAlias = dict[str, Level]
@@ -96,7 +100,13 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     for of_node in rows.values():
         changes.take(of_node)
     doubt = restore.standing(tx.connection)
-    wanted = {row.run_id for of_node in rows.values() for row in of_node if _may_start(row, doubt)}
+    ordered = {
+        row.id
+        for node, of_node in rows.items()
+        for row in of_node
+        if _may_start(row, doubt) and not asked[node].holds
+    }
+    wanted = {row.run_id for of_node in rows.values() for row in of_node if row.id in ordered}
     requests = runs.requests(tx.connection, wanted) if wanted else {}
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
@@ -112,9 +122,12 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
             admin=link.admin,
             wanted=tuple(
                 _wanted(changes, row, link, requests, key)
-                if _may_start(row, doubt)
+                if row.id in ordered
                 else _told_without_order(row)
                 for row in of_node
+            ),
+            kept_back=frozenset(
+                row.id for row in of_node if _may_start(row, doubt) and row.id not in ordered
             ),
             held={
                 row.id: Held(row.segment, row.attempt.state in FINAL, row.log_length)

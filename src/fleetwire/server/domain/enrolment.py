@@ -9,12 +9,13 @@ from typing import Final
 
 import msgspec
 
-from fleetwire.core import limits
+from fleetwire.core import limits, tickets
+from fleetwire.core.errors import FleetwireError
 from fleetwire.core.labels import check_labels
 from fleetwire.server.domain.errors import BadEnrolment, BadEnrolmentToken, NameTaken, NotFound
 from fleetwire.server.store import enrolment, nodes
 from fleetwire.server.store.engine import Tx
-from fleetwire.server.store.enrolment import Connection
+from fleetwire.server.store.enrolment import Connection, Found
 
 US: Final = 1_000_000
 KEY_BYTES: Final = 32
@@ -35,11 +36,12 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 class Enrolled(msgspec.Struct, frozen=True):
-    """A new node."""
+    """A new node. `waits` for approval before it may link."""
 
     node: str
     name: str
     labels: dict[str, str]
+    waits: bool = False
 
 
 class EnrolmentTokenView(msgspec.Struct, frozen=True):
@@ -52,6 +54,23 @@ class EnrolmentTokenView(msgspec.Struct, frozen=True):
     expires_at: int
     used_at: int | None
     used_by: str | None
+    name_pattern: str | None = None
+    network: str | None = None
+    approval: bool = False
+
+
+class Use(msgspec.Struct, frozen=True):
+    """That somebody has shown a token. `at` is microseconds since 1970, `token_id` None where there
+    is no such token, `outcome` "enrolled", or why not.
+    """
+
+    id: int
+    at: int
+    token_id: str | None
+    node_id: str | None
+    name: str
+    address: str | None
+    outcome: str
 
 
 def digest(token: str) -> str:
@@ -67,9 +86,16 @@ def create_token(
     expires_in: float | None,
     by: str,
     ids: Callable[[], str],
+    name_pattern: str | None = None,
+    network: str | None = None,
+    approval: bool = False,
 ) -> EnrolmentTokenView:
-    """Store a token (256 random bits of the caller's) for one node; `expires_in` is seconds."""
+    """Store a token (256 random bits of the caller's) for one node; `expires_in` is seconds. It is
+    good only for names like `name_pattern`, from an address in `network`; with `approval` its node
+    may do nothing until a person has let it in.
+    """
     check_labels(labels)
+    tickets.check(name_pattern, network)
     lasts = TOKEN_DEFAULT_S if expires_in is None else expires_in
     if not 0 < lasts <= TOKEN_LONGEST_S:
         raise BadEnrolment(
@@ -85,6 +111,9 @@ def create_token(
         expires_at=tx.now + round(lasts * US),
         used_at=None,
         used_by=None,
+        name_pattern=name_pattern,
+        network=network,
+        approval=approval,
     )
     row = {
         "id": view.id,
@@ -93,6 +122,9 @@ def create_token(
         "created_by": by,
         "created_at": view.created_at,
         "expires_at": view.expires_at,
+        "name_pattern": name_pattern,
+        "network": network,
+        "approval": approval,
     }
     enrolment.insert_token(tx.connection, row)
     return view
@@ -131,16 +163,27 @@ def enrol(
     """Make a node of a machine that shows a token.
 
     The token's labels win over the agent's, but what only the machine knows (`FROM_AGENT`).
-    Raises BadEnrolmentToken (unknown, used and expired alike), NameTaken, BadEnrolment, BadLabel;
-    whatever it raises, the token is as good as before.
+    The same machine asking again (name, key and incarnation) gets the same answer. Raises
+    BadEnrolmentToken (unknown, used, expired and bound to others alike), NameTaken, BadEnrolment,
+    BadLabel; whatever it raises, the token is as good as before.
     """
     _check(name, keys, incarnation, agent_version, capacity)
     check_labels(labels)
     node = ids()
-    from_token = enrolment.use(tx.connection, digest(token), node=node, now=tx.now)
-    if from_token is None:
+    found = enrolment.find(tx.connection, digest(token))
+    if found is not None and found.used_by is not None:
+        before = nodes.enrolled(tx.connection, found.used_by)
+        if before is not None and before[:3] == (name, keys.signing, incarnation):
+            # Its answer was lost, and it asks again with what it had made durable before it asked.
+            waits = before.admin == "waiting"
+            return Enrolled(found.used_by, name, nodes.read_labels(before.labels), waits)
+    if (
+        found is None
+        or _objection(found, name, address, tx.now) is not None
+        or not enrolment.use(tx.connection, digest(token), node=node, now=tx.now)
+    ):
         raise BadEnrolmentToken(
-            "The enrolment token is not valid (unknown, used or expired).",
+            "The enrolment token is not valid (unknown, used, expired, or for other machines).",
             hint="Make a new one: fleetwire tokens create --enrolment.",
         )
     if nodes.name_taken(tx.connection, name):
@@ -150,7 +193,7 @@ def enrol(
             field="name",
         )
     own = {key: value for key, value in labels.items() if key in FROM_AGENT}
-    merged = {**labels, **nodes.read_labels(from_token), **own}
+    merged = {**labels, **nodes.read_labels(found.labels), **own}
     check_labels(merged)
     nodes.insert_node(
         tx.connection,
@@ -165,11 +208,61 @@ def enrol(
             "agent_version": agent_version,
             "address": address,
             "created_at": tx.now,
+            "admin": "waiting" if found.approval else "active",
         },
     )
     nodes.catalogue_changed(tx.connection, node)
     tx.nudge("nodes")
-    return Enrolled(node, name, merged)
+    record_enrolment_use(tx, token, node=node, name=name, address=address, outcome="enrolled")
+    return Enrolled(node, name, merged, bool(found.approval))
+
+
+def record_enrolment_use(
+    tx: Tx, token: str, *, name: str, address: str | None, outcome: str, node: str | None = None
+) -> None:
+    """Record that somebody has shown a token, taken or not. This is the one place where the audit
+    log learns of it.
+    """
+    found = enrolment.find(tx.connection, digest(token))
+    row = {
+        "at": tx.now,
+        "token_id": None if found is None else found.id,
+        "node_id": node,
+        "name": name[: limits.NAME_CHARS],
+        "address": address,
+        "outcome": outcome[:255],
+    }
+    enrolment.record_use(tx.connection, row)
+
+
+def record_refusal(
+    tx: Tx, token: str, *, name: str, address: str | None, error: FleetwireError
+) -> None:
+    """Record a use that was refused, with the reason that who showed the token was not told."""
+    found = enrolment.find(tx.connection, digest(token))
+    why = error.code
+    if isinstance(error, BadEnrolmentToken):
+        why = "unknown token" if found is None else _objection(found, name, address, tx.now) or why
+    record_enrolment_use(tx, token, name=name, address=address, outcome=f"refused: {why}")
+
+
+def list_uses(
+    connection: Connection, *, before: int | None, limit: int
+) -> tuple[list[Use], int | None]:
+    """Return uses of enrolment tokens, newest first, and the next page's cursor."""
+    rows = enrolment.uses_page(connection, before=before, limit=limit + 1)
+    found = [Use(**row) for row in rows[:limit]]
+    return found, found[-1].id if len(rows) > limit else None
+
+
+def _objection(found: Found, name: str, address: str | None, now: int) -> str | None:
+    if found.used_at is not None:
+        return "used before"
+    if found.expires_at <= now:
+        return "expired"
+    return tickets.objection(
+        name_pattern=found.name_pattern, network=found.network, name=name, address=address
+    )
 
 
 def _check(name: str, keys: Keys, incarnation: str, agent_version: str, capacity: int) -> None:

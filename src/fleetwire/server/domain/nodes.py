@@ -10,9 +10,10 @@ import msgspec
 from fleetwire.core import limits
 from fleetwire.core.absences import Life
 from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
-from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.clones import Step, Stood, judge
+from fleetwire.core.dispatch import LOCKED_OUT, AdminState, LinkState
 from fleetwire.core.errors import FleetwireError, LimitExceeded
-from fleetwire.server.domain import breaker, node_story, restore
+from fleetwire.server.domain import breaker, clones, node_story, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.enrolment import (
     Enrolled,
@@ -21,11 +22,12 @@ from fleetwire.server.domain.enrolment import (
     delete_token,
     enrol,
     list_tokens,
+    record_refusal,
 )
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import Connection, attempts, nodes
 from fleetwire.server.store.engine import Tx
-from fleetwire.server.store.nodes import Silence, silences
+from fleetwire.server.store.nodes import LinkRow, Silence, silences
 
 __all__ = [
     "Accepted",
@@ -34,11 +36,16 @@ __all__ = [
     "Keys",
     "NodeKey",
     "NodeRefused",
+    "NodeWaiting",
+    "NotAdmitted",
+    "NotWaiting",
     "Noticed",
     "Reading",
     "Silence",
     "accept_hello",
     "accept_hellos",
+    "admission",
+    "approve",
     "confirm_drains",
     "create_token",
     "delete_token",
@@ -46,7 +53,10 @@ __all__ = [
     "fleet",
     "inventory",
     "keys_of",
+    "let_in",
     "list_tokens",
+    "note_strange",
+    "record_refusal",
     "set_admin",
     "write_links",
 ]
@@ -61,10 +71,29 @@ class NodeRefused(FleetwireError):
     code = "node-refused"
 
 
+class NodeWaiting(NodeRefused):
+    """The node may not connect before it is approved."""
+
+    code = "node-waiting"
+
+
+class NotWaiting(FleetwireError):
+    """There is nothing to approve."""
+
+    code = "not-waiting"
+
+
+class NotAdmitted(FleetwireError):
+    """The node waits for approval, or is quarantined: that has to be settled first."""
+
+    code = "not-admitted"
+
+
 class Greeting(msgspec.Struct, frozen=True):
     """What a verified hello says. `clock` is the node's, `generation` the highest it has seen,
-    `life` the agent's word on itself. `away_s` is not the node's word: how long it was silent
-    before, None where this process has never heard it.
+    `life` the agent's word on itself, `step` that of core.clones; `is_bound`: of an agent that
+    knows steps. `away_s` is not the node's word: how long it was silent before, None where this
+    process has never heard it.
     """
 
     incarnation: str
@@ -75,6 +104,8 @@ class Greeting(msgspec.Struct, frozen=True):
     address: str | None
     life: Life | None = None
     away_s: float | None = None
+    step: Step | None = None
+    is_bound: bool = False
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -131,14 +162,19 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
     greeted: list[dict[str, Any]] = []
     for node, greeting in greetings.items():
         row = rows.get(node)
-        if row is None or row.admin == "disabled":
-            answers[node] = NodeRefused(
-                "This node may not connect: it is unknown or disabled.",
-                hint="An administrator can enrol or enable it.",
-            )
+        if row is None or row.admin in LOCKED_OUT:
+            answers[node] = _locked_out(row)
             continue
-        answers[node] = Accepted(row.link_epoch + 1, row.name, greeting.incarnation)
         was = stood[node]
+        before = Stood(was.mark, was.steps)
+        verdict = judge(before, greeting.step) if greeting.is_bound else "taken"
+        if verdict in {"copied", "older"}:
+            why = clones.quarantine(tx, row, verdict, before, greeting.step)
+            answers[node] = NodeRefused(f"This node is quarantined: {why}.")
+            continue
+        if verdict == "behind":
+            told.append((node, "has linked more often than this record knows: it is an older one"))
+        answers[node] = Accepted(row.link_epoch + 1, row.name, greeting.incarnation)
         # One that flaps stays so until it is steady, however often it says hello.
         link: LinkState = "unstable" if was.reconnects else "online"
         back = node_story.return_of(was, greeting.boot_id, greeting.life, greeting.away_s)
@@ -157,6 +193,8 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
                 "address": greeting.address,
                 "clock_skew": greeting.clock - tx.now,
                 "last_seen_at": tx.now,
+                "mark": greeting.step.end if greeting.step else "",
+                "steps": greeting.step.count if greeting.step else 0,
             }
         )
         tx.nudge(f"dispatch:{node}")
@@ -172,19 +210,57 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
     return answers
 
 
+def _locked_out(row: LinkRow | None) -> NodeRefused:
+    if row is not None and row.admin == "waiting":
+        return NodeWaiting(
+            "This node waits for approval.", hint=f"fleetwire nodes approve {row.name}"
+        )
+    if row is not None and row.admin == "quarantined":
+        return NodeRefused(
+            "This node is quarantined.", hint=f"fleetwire nodes why {row.name} says why."
+        )
+    return NodeRefused(
+        "This node is disabled or unknown.", hint="An administrator can enrol or enable it."
+    )
+
+
+def approve(tx: Tx, node: str, *, by: str) -> None:
+    """Let a node in whose token asked for approval. Raises NotFound, NotWaiting."""
+    row = nodes.lock(tx.connection, node)
+    if row is None:
+        raise NotFound(f"There is no node {node}.", hint="fleetwire nodes lists them.")
+    if row.admin != "waiting":
+        raise NotWaiting(
+            f"Node {row.name} is {row.admin}: it does not wait for approval.",
+            hint="fleetwire nodes lists those that do.",
+        )
+    nodes.change(tx.connection, node, admin="active", revision=row.revision + 1)
+    node_story.say(tx, node, f"was approved by {by}")
+    tx.nudge("nodes")
+    tx.nudge(f"dispatch:{node}")
+
+
 def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) -> None:
     """Drain, resume, disable a node: a new revision of Desired (5.13). `by` is a user's name.
 
     `draining` becomes `drained` only when the node has confirmed it and nothing runs there.
-    Raises NotFound.
+    Raises NotFound, NotAdmitted.
     """
     row = nodes.lock(tx.connection, node)
     if row is None:
         raise NotFound(f"There is no node {node}.", hint="fleetwire nodes lists them.")
+    if row.admin in {"waiting", "quarantined"}:
+        way = "approve" if row.admin == "waiting" else "release"
+        raise NotAdmitted(
+            f"Node {row.name} is {row.admin}.",
+            hint=f"fleetwire nodes {way} {row.name}, or fleetwire nodes revoke {row.name}.",
+        )
     if admin == row.admin or (admin == "draining" and row.admin == "drained"):
         return
     nodes.change(tx.connection, node, admin=admin, revision=row.revision + 1)
     node_story.say(tx, node, f"is now {admin}" + (f", by {by}" if by else ""))
+    if admin == "disabled":
+        nodes.admission_changed(tx.connection, f"{tx.now}:{node}")
     if admin != "active":
         changes = Changes(tx)
         held = attempts.live_of_node(tx.connection, node)
@@ -255,6 +331,32 @@ def write_links(tx: Tx, noticed: Noticed) -> None:
         tx.nudge("nodes")
     for node in noticed.states:
         tx.nudge(f"dispatch:{node}")
+
+
+def note_strange(tx: Tx, node: str, ids: Sequence[str]) -> None:
+    """A node spoke of attempts that it does not have: where they are other nodes', its story says
+    so. What it said was refused.
+    """
+    others = [
+        id_
+        for id_, row in attempts.look(tx.connection, ids).items()
+        if row.attempt.node not in {None, node}
+    ]
+    if others:
+        named = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        node_story.say(
+            tx, node, f"ALARM: spoke of {len(others)} attempts of other nodes: refused ({named})"
+        )
+
+
+def admission(connection: Connection) -> str | None:
+    """Return a word that changes whenever a node loses its right to a link."""
+    return nodes.admission(connection)
+
+
+def let_in(connection: Connection) -> set[str]:
+    """Return the nodes that may have a link."""
+    return nodes.let_in(connection)
 
 
 def fleet(connection: Connection) -> tuple[list[Silence], breaker.Breaker | None]:

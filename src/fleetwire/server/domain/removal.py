@@ -73,6 +73,7 @@ def delete(tx: Tx, node: str, *, word: str, by: str, force: bool) -> Deleted:
     node_story.say(tx, node, f"was deleted by {by}")
     nodes.remove(tx.connection, node, name=row.name, now=tx.now)
     nodes.catalogue_changed(tx.connection, word)
+    nodes.admission_changed(tx.connection, word)
     for topic in ("sealing", "nodes", "dispatch", f"node:{node}"):
         tx.nudge(topic)
     return Deleted(node, row.name, lost)

@@ -14,7 +14,7 @@ import structlog
 
 from fleetwire.core.errors import FleetwireError
 from fleetwire.protocol.messages import CLOSE_LATER
-from fleetwire.server.domain import attempts, desired
+from fleetwire.server.domain import attempts, desired, nodes
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level
 from fleetwire.server.durable.groupcommit import call_soon
@@ -25,6 +25,7 @@ from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 REPORTS_AT_ONCE: Final = 256
 LEVELS_AT_ONCE: Final = 500
 SWEEP_S: Final = 5.0
+ADMISSION_S: Final = 2.0
 RETRY_AFTER_S: Final = 5
 
 _log = structlog.get_logger()
@@ -161,6 +162,7 @@ class Levels:
             listener.add(*(f"node:{link.node}" for link in self._links))
             group.create_task(self._listen(listener), name="levels: nudges")
             group.create_task(self._sweep(), name="levels: sweep")
+            group.create_task(self._watch_admission(), name="levels: admission")
             group.create_task(self._look_at_due(), name="levels: look")
 
     async def _listen(self, listener: Listener) -> None:
@@ -181,6 +183,28 @@ class Levels:
                 continue
             for link in self._links:
                 if link.sweep() or link.node in waiting:
+                    self.look(link.node)
+
+    async def _watch_admission(self) -> None:
+        """Close the links of nodes that have lost their right to one, by whichever process: within
+        5 s, nudges or not (promises, 2).
+        """
+        known: str | None = None
+        while True:
+            await asyncio.sleep(ADMISSION_S)
+            try:
+                word = await self._database.read(nodes.admission)
+                if word == known:
+                    continue
+                let_in = await self._database.read(nodes.let_in)
+            except DatabaseFailed:
+                raise
+            except FleetwireError as error:
+                _log.warning("who may have a link could not be read", error=str(error))
+                continue
+            known = word
+            for link in self._links:
+                if link.node not in let_in:
                     self.look(link.node)
 
     async def _look_at_due(self) -> None:

@@ -14,12 +14,14 @@ import structlog
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from fleetwire.core import limits
+from fleetwire.core.clones import HOLD_BEATS
+from fleetwire.core.envelopes import hello_objection
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import is_id
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
 from fleetwire.protocol.versions import SUBPROTOCOL
-from fleetwire.server.domain.nodes import NodeRefused, Reading
+from fleetwire.server.domain.nodes import NodeRefused, NodeWaiting, Reading
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
 from fleetwire.server.gateway.greetings import Gate, Greetings, Unverified, Welcomed
 from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
@@ -29,6 +31,9 @@ from fleetwire.server.nudges.base import Nudges
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 CLOSE_WITHIN_S: Final = 5.0
+REASON_BYTES: Final = 120
+WAITING_S: Final = 5
+"""How often a node that waits for approval asks."""
 
 _log = structlog.get_logger()
 
@@ -38,7 +43,8 @@ class Gateway:
 
     `key` is the id of the server's key (not the key: orders come signed from the record),
     `nonce` makes 32 to 64 characters of chance, `clock` is microseconds since 1970,
-    `monotonic` seconds.
+    `monotonic` seconds. `names` are the hosts that this server is reached by, None where that does
+    not matter; `ca` returns the fingerprint of the CA that agents pin, None where there is none.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Gateway:
         heartbeat_s: float = limits.HEARTBEAT_S,
         lease_s: float = limits.LEASE_S,
         hello_within_s: float = limits.HELLO_WITHIN_S,
+        names: frozenset[str] | None = None,
+        ca: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._database = database
         self._logs = logs
@@ -64,6 +72,9 @@ class Gateway:
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
         self._hello_within_s = hello_within_s
+        self._names = names
+        self._ca = ca
+        self._monotonic = monotonic
         self._gate = Gate(monotonic=monotonic)
         self._greetings = Greetings(database, key=key)
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
@@ -119,7 +130,9 @@ class Gateway:
         if code is not None:
             try:
                 async with asyncio.timeout(CLOSE_WITHIN_S):
-                    await send({"type": "websocket.close", "code": code, "reason": reason})
+                    # What a close frame can carry (RFC 6455, 5.5).
+                    cut = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+                    await send({"type": "websocket.close", "code": code, "reason": cut})
             except (OSError, TimeoutError):
                 return  # the peer has gone meanwhile, or reads nothing: nobody is to be told
 
@@ -151,13 +164,23 @@ class Gateway:
     async def _greet(self, node: str, scope: dict[str, Any], receive: Receive, send: Send) -> Link:
         """Return the link that a hello asks for, once its acceptance is committed."""
         conversation = ServerConversation(
-            cluster=self._cluster, node=node, nonce=self._nonce(), clock=self._clock()
+            cluster=self._cluster,
+            node=node,
+            nonce=self._nonce(),
+            clock=self._clock(),
+            # Only this machine gets here without TLS.
+            needs_bound=scope.get("scheme") == "wss",
         )
         client = scope.get("client")
         try:
             async with asyncio.timeout(self._hello_within_s):
                 hello = await self._hello(conversation, receive, send)
-                accepted, level = await self._accept(node, hello, client[0] if client else None)
+                self._check_addressee(hello.hello)
+                agent = None if hello.hello.life is None else hello.hello.life.agent
+                holds = self._holds(node, agent)
+                accepted, level = await self._accept(
+                    node, hello, client[0] if client else None, holds=holds
+                )
         except TimeoutError:
             raise LinkEnded(
                 messages.CLOSE_TOO_SLOW, f"No hello within {self._hello_within_s:g} s."
@@ -165,7 +188,28 @@ class Gateway:
         finally:
             self._gate.passed()
         _log.info("link opened", node=accepted.name, link_epoch=accepted.link_epoch)
-        return Link(conversation, accepted.link_epoch, self._rooms, send, level)
+        until = self._monotonic() + HOLD_BEATS * self._heartbeat_s if holds else 0.0
+        return Link(
+            conversation,
+            accepted.link_epoch,
+            self._rooms,
+            send,
+            level,
+            agent=agent,
+            held_until=until,
+        )
+
+    def _check_addressee(self, hello: messages.Hello) -> None:
+        """A hello that was made for another server has been passed on to us by that one."""
+        why = hello_objection(hello.server_name, hello.ca, names=self._names, our_ca=self._ca())
+        if why is not None:
+            raise LinkEnded(messages.CLOSE_UNAUTHENTICATED, why)
+
+    def _holds(self, node: str, agent: str | None) -> bool:
+        """Say whether another process of the node's agent has a link that nobody saw end."""
+        older = self.links.get(node)
+        known = getattr(older, "agent", None)
+        return known is not None and agent is not None and known != agent
 
     async def _welcome(self, link: Link) -> None:
         """Fence the node's older links, and tell it the terms."""
@@ -201,7 +245,9 @@ class Gateway:
                 code = conversation.close_code or messages.CLOSE_BAD_FRAME
                 raise LinkEnded(code, conversation.close_reason)
 
-    async def _accept(self, node: str, hello: VerifyNeeded, address: str | None) -> Welcomed:
+    async def _accept(
+        self, node: str, hello: VerifyNeeded, address: str | None, *, holds: bool
+    ) -> Welcomed:
         """Check who it is, and take it: unknown, wrong key and wrong signature look alike."""
         wrong = LinkEnded(
             messages.CLOSE_UNAUTHENTICATED, "This is not the key of a node of this cluster."
@@ -209,7 +255,8 @@ class Gateway:
         if not is_id(node):
             raise wrong
         try:
-            return await self._greetings.take(node, hello, address, self.links.away_s(node))
+            away_s = self.links.away_s(node)
+            return await self._greetings.take(node, hello, address, away_s, holds=holds)
         except Unverified:
             raise wrong from None
 
@@ -223,8 +270,11 @@ def _why(group: BaseExceptionGroup[BaseException], node: str) -> tuple[int | Non
     ended = _first(group, LinkEnded)
     if isinstance(ended, LinkEnded):
         return ended.code, ended.reason
-    if _first(group, NodeRefused) is not None:
-        return messages.CLOSE_FORBIDDEN, "This node is disabled or unknown."
+    refused = _first(group, NodeRefused)
+    if isinstance(refused, NodeWaiting):
+        return messages.CLOSE_LATER, f"retry_after={WAITING_S}; {refused.detail}"
+    if isinstance(refused, NodeRefused):
+        return messages.CLOSE_FORBIDDEN, refused.detail
     if _first(group, StaleLink) is not None:
         return messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over."
     if _first(group, OSError) is not None:

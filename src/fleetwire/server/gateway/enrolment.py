@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -58,6 +59,7 @@ class Registered(msgspec.Struct, frozen=True):
     server_time: int
 
 
+_log = structlog.get_logger()
 _registration = msgspec.json.Decoder(Registration)
 _encode = msgspec.json.Encoder().encode
 _STATUS: Final[dict[type[FleetwireError], int]] = {
@@ -93,6 +95,20 @@ class Enrolment:
             Route(PATH, self.register, methods=["POST"]),
             Route(CA_PATH, self.show_ca, methods=["GET"]),
         ]
+
+    async def _record_refusal(
+        self, asked: Registration, address: str | None, error: FleetwireError
+    ) -> None:
+        """Record it in a commit of its own, which who asked need not know has failed."""
+        try:
+            await self._database.write(
+                lambda tx: nodes.record_refusal(
+                    tx, asked.token, name=asked.name, address=address, error=error
+                ),
+                grows=True,
+            )
+        except FleetwireError as failed:
+            _log.warning("a refused enrolment was not recorded", error=failed.detail)
 
     async def show_ca(self, request: Request) -> Response:
         """Show the CA's certificate: whoever asks compares it with the fingerprint it was given."""
@@ -136,6 +152,7 @@ class Enrolment:
                 grows=True,
             )
         except FleetwireError as error:
+            await self._record_refusal(asked, address, error)
             status = _STATUS.get(type(error), 422)
             return _problem(status, error.code, error.detail, error.hint, error.field)
         answer = Registered(enrolled.node, enrolled.name, self._cluster, self._keys, self._clock())

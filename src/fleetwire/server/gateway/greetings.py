@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 
 import structlog
 from nacl.exceptions import CryptoError
-from nacl.signing import VerifyKey
+from nacl.signing import SigningKey, VerifyKey
 
 from fleetwire.core.errors import FleetwireError
+from fleetwire.protocol import versions
 from fleetwire.protocol.conversation import VerifyNeeded
 from fleetwire.server.domain import desired, nodes
 from fleetwire.server.domain.desired import Asked, Level
@@ -31,6 +32,9 @@ TAKEN_PER_S: Final = 400.0
 """How many hellos a slow machine takes; appointments are given at this rate."""
 LATER_S: Final = 1.0
 LATEST_S: Final = 30.0
+
+NOBODY: Final = bytes(SigningKey(bytes(32)).verify_key)
+"""A key to verify by where there is none."""
 
 _log = structlog.get_logger()
 
@@ -76,6 +80,7 @@ class _Hello(NamedTuple):
     needed: VerifyNeeded
     address: str | None
     away_s: float | None
+    holds: bool
     answer: asyncio.Future[Welcomed]
 
 
@@ -92,14 +97,20 @@ class Greetings:
         self._some = asyncio.Event()
 
     async def take(
-        self, node: str, needed: VerifyNeeded, address: str | None, away_s: float | None = None
+        self,
+        node: str,
+        needed: VerifyNeeded,
+        address: str | None,
+        away_s: float | None = None,
+        *,
+        holds: bool = False,
     ) -> Welcomed:
         """Check who it is and take it; returns after the commit. `away_s` is how long the node was
-        silent here, None where it was never heard. Raises Unverified, NodeRefused
-        and what the database raises.
+        silent here, None where it was never heard; `holds` as of `Asked`. Raises Unverified,
+        NodeRefused and what the database raises.
         """
         answer: asyncio.Future[Welcomed] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Hello(node, needed, address, away_s, answer))
+        self._queue.append(_Hello(node, needed, address, away_s, holds, answer))
         self._some.set()
         return await answer
 
@@ -154,8 +165,9 @@ class Greetings:
     def _accept(self, tx: Tx, batch: Sequence[_Hello]) -> dict[str, Welcomed | NodeRefused]:
         greetings = {hello.node: _greeting(hello) for hello in batch}
         accepted = nodes.accept_hellos(tx, greetings)
+        holds = {hello.node: hello.holds for hello in batch}
         asked = {
-            node: Asked(one.link_epoch, full=True)
+            node: Asked(one.link_epoch, full=True, holds=holds[node])
             for node, one in accepted.items()
             if isinstance(one, Accepted)
         }
@@ -171,11 +183,14 @@ def _verify(connection: Connection, batch: Sequence[_Hello]) -> set[str]:
     the interpreter's lock is free meanwhile).
     """
     known = nodes.keys_of(connection, [hello.node for hello in batch])
-    return {
-        hello.node
-        for hello in batch
-        if hello.node in known and _is_theirs(known[hello.node].key, hello.needed)
-    }
+    found = set()
+    for hello in batch:
+        node = known.get(hello.node)
+        # Who is unknown costs as much as who is known and has the wrong key.
+        is_theirs = _is_theirs(NOBODY if node is None else node.key, hello.needed)
+        if node is not None and is_theirs:
+            found.add(hello.node)
+    return found
 
 
 def _is_theirs(key: bytes, needed: VerifyNeeded) -> bool:
@@ -197,6 +212,8 @@ def _greeting(hello: _Hello) -> Greeting:
         address=hello.address,
         life=said.life,
         away_s=hello.away_s,
+        step=said.step,
+        is_bound=versions.BOUND in said.features,
     )
 
 

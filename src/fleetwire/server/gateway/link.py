@@ -13,6 +13,7 @@ import structlog
 from fleetwire.core import limits
 from fleetwire.core.chunks import BadChunk
 from fleetwire.core.desired import Desired, Observed, Wanted
+from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
 from fleetwire.protocol import messages
@@ -38,6 +39,9 @@ UNSENT_MOST: Final = 1024
 MENTIONED_MOST: Final = 100_000
 """Attempts that a node can mention before it says that this is all."""
 SEND_WITHIN_S: Final = 30.0
+STRANGE_EVERY_S: Final = 60.0
+STRANGE_MOST: Final = 100
+"""So often, and of so many, it is looked whether an unknown attempt is another node's."""
 
 _log = structlog.get_logger()
 
@@ -81,7 +85,11 @@ class _Waiting(NamedTuple):
 
 
 class Link:
-    """An open link of one node. Made once the hello is accepted; lives as long as `run`."""
+    """An open link of one node. Made once the hello is accepted; lives as long as `run`.
+
+    `agent` is the random id of the agent's process, None where it has told none. Until
+    `held_until` (monotonic seconds) it is told no order.
+    """
 
     def __init__(
         self,
@@ -90,9 +98,14 @@ class Link:
         rooms: Rooms,
         send: Send,
         level: Level,
+        *,
+        agent: str | None = None,
+        held_until: float = 0.0,
     ) -> None:
         self.node = conversation.node
         self.link_epoch = link_epoch
+        self.agent = agent
+        self._held_until = held_until
         self._conversation = conversation
         self._rooms = rooms
         self._send = send
@@ -112,6 +125,7 @@ class Link:
         self._writes_since: float | None = None
         self._inventory: dict[str, Any] | None = None
         self._revision: tuple[int, str] | None = None
+        self._strange_from = 0.0
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -298,6 +312,7 @@ class Link:
         if tail is None:
             self._unsent += 1
             self._conversation.send(messages.Unknown((frame.attempt,)))
+            self._note_strange((frame.attempt,))
             return
         if tail.stalled:
             return  # it is asked for again when the store can take it
@@ -310,6 +325,25 @@ class Link:
         self._held += len(body)
         tail.received += 1
         self._spawn(self._append(frame._replace(body=body), body, tail))
+
+    def _note_strange(self, ids: tuple[str, ...]) -> None:
+        """Record, now and then, that the node speaks of what is none of its: nothing of it is
+        stored, and a person should know.
+        """
+        now = self._rooms.monotonic()
+        if now >= self._strange_from and self._group is not None:
+            self._strange_from = now + STRANGE_EVERY_S
+            self._spawn(self._store_strange(ids[:STRANGE_MOST]))
+
+    async def _store_strange(self, ids: tuple[str, ...]) -> None:
+        try:
+            await self._rooms.database.write(
+                partial(nodes.note_strange, node=self.node, ids=ids), grows=True
+            )
+        except DatabaseFailed:
+            raise
+        except FleetwireError as error:
+            _log.warning("strange attempts were not recorded", node=self.node, error=error.detail)
 
     async def _append(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
         try:
@@ -399,11 +433,15 @@ class Link:
     def answered(self, report: NodeReport, answer: Answer) -> None:
         """Take the answer to a report that is committed now; answers come in order."""
         self._let_go(self._unanswered.pop(0))
+        if answer.gone:
+            self.close(messages.CLOSE_FORBIDDEN, "This node was deleted.")
+            return
         if answer.stale:
             self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
             return
         if answer.unknown:
             self._conversation.send(messages.Unknown(answer.unknown))
+            self._note_strange(answer.unknown)
         for attempt, promised in answer.awaiting.items():
             self._awaiting[attempt] = promised
             tail = self._tails.get(attempt)
@@ -440,7 +478,8 @@ class Link:
     def asks(self) -> Asked:
         """Say what this link has told its node already."""
         awaiting = tuple(self._awaiting)
-        return Asked(self.link_epoch, told=self._told, awaiting=awaiting)
+        holds = self._rooms.monotonic() < self._held_until
+        return Asked(self.link_epoch, holds=holds, told=self._told, awaiting=awaiting)
 
     def deliver(self, level: Level) -> None:
         """Tell the node what differs from what it was told."""
@@ -450,14 +489,15 @@ class Link:
         if level.stale:
             self.close(messages.CLOSE_NEWER_LINK, "A newer link of this node has taken over.")
             return
-        if level.admin == "disabled":
-            self.close(messages.CLOSE_FORBIDDEN, "This node was disabled.")
+        if level.admin in LOCKED_OUT:
+            self.close(messages.CLOSE_FORBIDDEN, f"This node is {level.admin} now.")
             return
         for wanted in level.wanted:
             held = level.held[wanted.attempt]
             # A tail without bytes: an attempt that is first heard of now has no log yet.
             self._tails.setdefault(wanted.attempt, LogTail(held.segment, 0))
-            self._told[wanted.attempt] = Word(wanted.epoch, wanted.wish, wanted.grace)
+            if wanted.attempt not in level.kept_back:
+                self._told[wanted.attempt] = Word(wanted.epoch, wanted.wish, wanted.grace)
         if level.wanted or self._revision != (level.revision, level.admin):
             self._revision = (level.revision, level.admin)
             self._send_desired(level.wanted)
@@ -479,7 +519,7 @@ class Link:
             wanted.append(msgspec.structs.replace(one, have=have))
             if held.ended:
                 self._awaiting[one.attempt] = held.promised
-            else:
+            elif one.attempt not in level.kept_back:
                 self._told[one.attempt] = Word(one.epoch, one.wish, one.grace)
         self._revision = (level.revision, level.admin)
         self._send_desired(tuple(wanted))

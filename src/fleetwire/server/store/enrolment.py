@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Connection  # noqa: PLC0414 - the type that domain names
 from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
 
 from fleetwire.server.store.tables import enrolment_tokens as tokens
+from fleetwire.server.store.tables import enrolment_uses as uses
 
 _INSERT = insert(tokens)
 # One conditional update decides who uses it: of fifty at once, one changes a row.
@@ -18,7 +19,16 @@ _USE = (
     .where(tokens.c.used_at.is_(None))
     .where(tokens.c.expires_at > bindparam("now"))
 )
-_LABELS = select(tokens.c.labels).where(tokens.c.hash == bindparam("the_hash"))
+_FOUND = select(
+    tokens.c.id,
+    tokens.c.labels,
+    tokens.c.name_pattern,
+    tokens.c.network,
+    tokens.c.approval,
+    tokens.c.expires_at,
+    tokens.c.used_at,
+    tokens.c.used_by,
+).where(tokens.c.hash == bindparam("the_hash"))
 _SHOWN = select(
     tokens.c.id,
     tokens.c.labels,
@@ -27,6 +37,9 @@ _SHOWN = select(
     tokens.c.expires_at,
     tokens.c.used_at,
     tokens.c.used_by,
+    tokens.c.name_pattern,
+    tokens.c.network,
+    tokens.c.approval,
 )
 
 
@@ -35,12 +48,48 @@ def insert_token(connection: Connection, row: Mapping[str, Any]) -> None:
     connection.execute(_INSERT, [dict(row)])
 
 
-def use(connection: Connection, digest: str, *, node: str, now: int) -> str | None:
-    """Use the token with this hash for this node; return its labels, or None if it cannot be."""
+class Found(NamedTuple):
+    """A token, by the hash of what was shown. Times are microseconds since 1970."""
+
+    id: str
+    labels: str
+    name_pattern: str | None
+    network: str | None
+    approval: bool
+    expires_at: int
+    used_at: int | None
+    used_by: str | None
+
+
+def find(connection: Connection, digest: str) -> Found | None:
+    """Return the token with this hash."""
+    row = connection.execute(_FOUND, {"the_hash": digest}).first()
+    return None if row is None else Found(*row)
+
+
+def use(connection: Connection, digest: str, *, node: str, now: int) -> bool:
+    """Use the token with this hash for this node; say whether it could be."""
     values = {"the_hash": digest, "now": now, "used_at": now, "used_by": node}
-    if connection.execute(_USE, values).rowcount != 1:
-        return None
-    return str(connection.execute(_LABELS, {"the_hash": digest}).scalar_one())
+    return connection.execute(_USE, values).rowcount == 1
+
+
+def record_use(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Store that somebody has shown a token."""
+    connection.execute(insert(uses), [dict(row)])
+
+
+_USES = select(
+    uses.c.id, uses.c.at, uses.c.token_id, uses.c.node_id, uses.c.name, uses.c.address,
+    uses.c.outcome,
+)  # fmt: skip
+
+
+def uses_page(connection: Connection, *, before: int | None, limit: int) -> list[RowMapping]:
+    """Return uses, newest first, from below the id `before`."""
+    query = _USES.order_by(uses.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(uses.c.id < before)
+    return list(connection.execute(query).mappings())
 
 
 def page(connection: Connection, *, before: str | None, limit: int) -> list[RowMapping]:

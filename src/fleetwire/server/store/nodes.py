@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from fleetwire.core.dispatch import AdminState, LinkState
+from fleetwire.core.dispatch import LOCKED_OUT, AdminState, LinkState
 from fleetwire.core.runs import Target
 from fleetwire.server.store import meta
 from fleetwire.server.store.attempts import LIVE
@@ -48,13 +48,17 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Greeted(msgspec.Struct, frozen=True):
-    """A node as the last hello left it; times are microseconds since 1970."""
+    """A node as the last hello left it; times are microseconds since 1970. `mark` and `steps` are
+    core.clones.Stood.
+    """
 
     link: LinkState
     link_since: int | None
     reconnects: int
     boot_id: str | None
     life: str | None
+    mark: str
+    steps: int
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -94,6 +98,8 @@ _BEFORE = PreparedIn(
         nodes.c.reconnects,
         nodes.c.boot_id,
         nodes.c.life,
+        nodes.c.mark,
+        nodes.c.steps,
     ).where(nodes.c.id.in_(ids))
 )
 _GREETED = (
@@ -107,6 +113,8 @@ _GREETED = (
     "address",
     "clock_skew",
     "last_seen_at",
+    "mark",
+    "steps",
 )
 _GREET = Prepared(update(nodes).where(nodes.c.id == bindparam("the_id")), list(_GREETED))
 _UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
@@ -144,6 +152,30 @@ def insert_node(connection: Connection, row: Mapping[str, Any]) -> None:
 def name_taken(connection: Connection, name: str) -> bool:
     """Say whether a node of this name exists."""
     return connection.execute(_NAME_TAKEN, {"the_name": name}).first() is not None
+
+
+class EnrolledRow(NamedTuple):
+    """A node as it enrolled."""
+
+    name: str
+    signing_key: bytes
+    incarnation: str
+    labels: str
+    admin: AdminState
+
+
+def enrolled(connection: Connection, node: str) -> EnrolledRow | None:
+    """Return a node as it enrolled."""
+    row = connection.execute(
+        select(
+            nodes.c.name,
+            nodes.c.signing_key,
+            nodes.c.incarnation,
+            nodes.c.labels,
+            nodes.c.admin,
+        ).where(nodes.c.id == node)
+    ).first()
+    return None if row is None else EnrolledRow(row[0], bytes(row[1]), *row[2:])
 
 
 def change(connection: Connection, node: str, **values: object) -> bool:
@@ -243,6 +275,16 @@ def catalogue(connection: Connection) -> Catalogue:
     return found
 
 
+def admission(connection: Connection) -> str | None:
+    """Return a word that changes whenever a node loses its right to a link."""
+    return meta.get(connection, "admission")
+
+
+def admission_changed(connection: Connection, word: str) -> None:
+    """A node may have no link from this commit on. `word` as for `catalogue_changed`."""
+    meta.put(connection, "admission", word)
+
+
 def catalogue_changed(connection: Connection, word: str) -> None:
     """Names or labels changed in this transaction. `word` must be used for no other change: a
     word of a change that was rolled back must never stand for the next one.
@@ -314,6 +356,14 @@ def remove(connection: Connection, node: str, *, name: str, now: int) -> None:
     """Delete a node; its name stays known for what ran there."""
     connection.execute(_DELETE, {"the_id": node})
     connection.execute(_FORMER, {"id": node, "name": name, "deleted_at": now})
+
+
+_LET_IN = select(nodes.c.id).where(nodes.c.admin.not_in(LOCKED_OUT))
+
+
+def let_in(connection: Connection) -> set[str]:
+    """Return the nodes that may have a link."""
+    return {id_ for (id_,) in connection.execute(_LET_IN)}
 
 
 _UNCONFIRMED = select(nodes.c.id).where(nodes.c.applied < nodes.c.revision)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -85,6 +86,25 @@ enrolment_tokens = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
     Column("used_by", String(36)),
+    Column("name_pattern", String(128)),
+    Column("network", String(64)),
+    Column("approval", Boolean, nullable=False, default=False, server_default=false()),
+)
+
+# Every time that somebody showed an enrolment token, taken or refused: `token_id` is null where no
+# token has that hash. The audit log is to take these over.
+enrolment_uses = Table(
+    "enrolment_uses",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("at", BigInteger, nullable=False),
+    Column("token_id", String(36), index=True),
+    Column("node_id", String(36)),
+    Column("name", String(128), nullable=False),
+    Column("address", String(256)),
+    Column("outcome", String(255), nullable=False),
 )
 
 # `admin` is what an administrator decided and is never overwritten by a heartbeat. `link_epoch`
@@ -93,7 +113,7 @@ enrolment_tokens = Table(
 # `last_seen_at` and `link` are what was last written of it, for lists and for other processes, and
 # so are `link_since`, when `link` last became what it is, and `reconnects`: how often the link came
 # again lately, above 0 only while it counts as flapping. `life` is the agent's word on itself and
-# its machine at the last hello (core.absences.Life).
+# its machine at the last hello (core.absences.Life). `mark` and `steps` are core.clones.Stood.
 nodes = Table(
     "nodes",
     metadata,
@@ -119,6 +139,8 @@ nodes = Table(
     Column("life", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("last_seen_at", BigInteger),
+    Column("mark", String(64), nullable=False, default="", server_default=""),
+    Column("steps", BigInteger, nullable=False, default=0, server_default="0"),
 )
 
 # Nodes that were deleted: what ran there keeps the name of where it ran.

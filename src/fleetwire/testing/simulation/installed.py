@@ -17,7 +17,7 @@ from unittest import mock
 import structlog
 from structlog.typing import Processor
 
-from fleetwire.agent import files, folders, level, link, roster, shims, starter
+from fleetwire.agent import files, folders, level, link, roster, shims, starter, steps
 from fleetwire.agent.entry import Entry
 from fleetwire.core import limits
 from fleetwire.core.desired import Wanted
@@ -116,6 +116,7 @@ def installed() -> Iterator[Installed]:
     )  # fmt: skip
     tree = SimpleNamespace(
         boot_id=lambda: where.node().boot_id,
+        is_alive=lambda *_: False,  # nobody copies a folder there
         survivors=lambda attempt, _pid, _start: where.node().survivors(attempt),
         kill_each=lambda processes: where.node().kill_each(processes),
     )
@@ -140,6 +141,8 @@ def installed() -> Iterator[Installed]:
         (roster, "os", system),
         (level, "os", system),
         (level, "open", lambda path, _: where.here.system.reading(path)),
+        (steps, "os", system),
+        (steps, "open", lambda path, _: where.here.system.reading(path)),
         (starter, "os", system),
         (starter, "shutil", SimpleNamespace(disk_usage=lambda path: where.node().disk_usage(path))),
         (starter, "_QUOTA_LEAST", QUOTA_LEAST),

@@ -98,6 +98,8 @@ class Judge:
         shell, connection = self._shell, self._connection
         shell.begin_read(connection)
         try:
+            if locked := set(nodes.all_ids(connection)) - nodes.let_in(connection):
+                raise Violation("clones", f"a node was quarantined for nothing: {locked}")
             retries = attempts.retries(connection)
             ids = [
                 *self._seen,

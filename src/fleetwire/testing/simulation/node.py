@@ -22,6 +22,7 @@ from fleetwire.agent.link import Link, Parts
 from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
+from fleetwire.agent.steps import StepBook
 from fleetwire.core.absences import Life
 from fleetwire.testing.simulation.chance import Chance
 from fleetwire.testing.simulation.disk import Disk, Folder
@@ -235,9 +236,14 @@ class SimulatedNode:
         )
         uniform = self.chance.fork(f"agent {loop.time()}").uniform
         book = _Book(Life(agent=f"{self.name} at {loop.time():.6f}"))
-        link = Link(
-            Parts(config, self.identity, roster, lease, status, book, loop.time, self.wall, uniform)  # type: ignore[arg-type]
+        random_marks = self.chance.fork(f"marks {loop.time()}")
+        marks = StepBook(self.places.state, lambda: random_marks.data(16).hex())
+        silent: Any = status
+        pages: Any = book
+        parts = Parts(
+            config, self.identity, roster, lease, silent, pages, loop.time, self.wall, uniform
         )
+        link = Link(parts._replace(steps=marks))
         watch = _Watch(self, process, roster.written)
         roster.watch_add, roster.watch_remove = watch.add, watch.remove
         roster.scan()

@@ -17,13 +17,16 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from nacl import bindings
 
 from fleetwire.core import limits
 from fleetwire.core.absences import Ending
+from fleetwire.core.desired import Wanted
+from fleetwire.core.envelopes import NewKey, SignedKey, key_bytes
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
-from fleetwire.protocol import messages
-from fleetwire.testing.fake_server import FakeAttempt, new_id
+from fleetwire.protocol import codec, messages
+from fleetwire.testing.fake_server import CLUSTER, KEY_ID, FakeAttempt, new_id
 from fleetwire.testing.real_agent import RealAgent as Lab
 
 Play = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
@@ -839,5 +842,98 @@ def test_agent_killed_again_and_again(play: Play) -> None:
             assert attempt.exit is not None
             assert attempt.exit.exit_code == 7
         assert sorted(starts(lab)) == sorted(a.id for a in attempts)
+
+    play(scenario)
+
+
+def test_a_server_double_without_the_signing_key_starts_nothing(play: Play) -> None:
+    """It has the address, the certificate, the cluster's id and all that is public."""
+
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        honest = lab.server._secret
+        lab.server._secret = bindings.crypto_sign_seed_keypair(bytes(32))[1]
+        attempt = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: attempt.happened(Declined))
+        (declined,) = attempt.happened(Declined)
+        assert isinstance(declined, Declined)
+        assert "signature is wrong" in declined.reason
+        assert starts(lab) == []
+        # Nor does it talk the node into another key.
+        thief = bindings.crypto_sign_seed_keypair(bytes(32))[0]
+        word = NewKey(CLUSTER, "k2", thief, KEY_ID, 1)
+        forged = bindings.crypto_sign(key_bytes(word), lab.server._secret)[:64]
+        frame = codec.encode(messages.NewKeys((SignedKey(word, forged),)))
+        lab.server.send_raw(lab.node, frame)
+        lab.server._secret = honest
+        good = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: good.sealed)
+        assert starts(lab) == [good.id]
+        kept = msgspec.json.decode((lab.state / "identity.json").read_bytes())
+        assert list(kept["server_keys"]) == [KEY_ID]
+
+    play(scenario)
+
+
+def test_a_recorded_exchange_that_is_played_again_starts_nothing(play: Play) -> None:
+    """Also when its folder has gone meanwhile, and after the agent has ended."""
+
+    async def scenario(lab: Lab) -> None:
+        few = {"FLEETWIRE_AGENT_KEEP_SEALED_BYTES": "1"}
+        await lab.up(env=few)
+        attempt = lab.server.want(lab.node, counting(lab))
+        order, epoch = attempt.order, attempt.epoch
+        await lab.server.wait(lambda: attempt.sealed)
+        await lab.eventually(lambda: not lab.spool(attempt.id).exists())
+        lab.server.manners.seal = False
+        for links in (2, 3):
+            wanted = Wanted(attempt.id, epoch, "run", order=order)
+            recorded = messages.DesiredFrame(lab.node.revision, "active", (wanted,))
+            attempt.story.clear()
+            lab.server.send_raw(lab.node, codec.encode(recorded))
+            await lab.server.wait(lambda: attempt.happened(Declined))
+            assert starts(lab) == [attempt.id]
+            lab.kill()
+            lab.launch(env=few)
+            await lab.connected(links)
+        # What comes under a new epoch is another matter.
+        other = lab.server.want(lab.node, counting(lab))
+        await lab.server.wait(lambda: other.exit)
+        assert starts(lab) == [attempt.id, other.id]
+
+    play(scenario)
+
+
+def test_a_new_signing_key_is_taken_on_the_word_of_the_old_one(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.up()
+        old = lab.server._secret
+        epochs = itertools.count(2**33)
+        chain = []
+        for number in (1, 2):
+            public, secret = bindings.crypto_sign_seed_keypair(bytes([number]) * 32)
+            before = KEY_ID if number == 1 else "k1"
+            word = NewKey(CLUSTER, f"k{number}", public, before, number)
+            signature = bindings.crypto_sign(key_bytes(word), lab.server._secret)[:64]
+            chain.append(SignedKey(word, signature))
+            lab.server.send_raw(lab.node, codec.encode(messages.NewKeys(tuple(chain))))
+            for key, id_, good in (
+                (secret, word.id, True),
+                (old, KEY_ID, number == 1),  # both count until the next rotation
+            ):
+                lab.server._secret = key
+                attempt = FakeAttempt(id=new_id(), node=lab.node.id, epoch=next(epochs))
+                lab.server.attempts[attempt.id] = attempt
+                order = lab.server.sign(lab.node, attempt, counting(lab))
+                attempt.order = msgspec.structs.replace(order, key=id_)
+                lab.server.send_desired(lab.node, attempt)
+                await lab.server.wait(lambda a=attempt: a.exit or a.happened(Declined))
+                assert bool(attempt.exit) is good
+            lab.server._secret = secret
+        lab.kill()
+        lab.launch()
+        await lab.connected(2)
+        kept = msgspec.json.decode((lab.state / "identity.json").read_bytes())
+        assert list(kept["server_keys"]) == ["k1", "k2"]
 
     play(scenario)

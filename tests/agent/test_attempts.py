@@ -37,9 +37,10 @@ def terms(
     admin: AdminState = "active",
     busy: int = 0,
     capacity: int = 5,
+    used: int = 0,
     objection: str | None = None,
 ) -> Terms:
-    return Terms(lease, admin, busy, capacity, lambda _: objection)
+    return Terms(lease, admin, busy, capacity, used, lambda _: objection)
 
 
 def wanted(wish: NodeWish = "run", epoch: int = 5, *, order: bool = True) -> Wanted:
@@ -225,3 +226,10 @@ def test_never_twice_never_a_living_one_forgotten(
             for observation in observations(model.folder):
                 assert observation.epoch >= 0
     assert len(model.starts) <= 1 or forgotten
+
+
+def test_an_epoch_whose_folder_has_gone_does_not_begin_again() -> None:
+    action = reconcile(wanted(epoch=5), None, terms(used=5))
+    assert isinstance(action, Decline)
+    assert not action.final  # an honest server gives it a new epoch
+    assert isinstance(reconcile(wanted(epoch=6), None, terms(used=5)), Start)

@@ -50,7 +50,7 @@ Access:
 Operate:
   up          start the whole system on this machine
   server      run the server
-              also: server backup, restore, raise-generation
+              also: server backup, restore, rotate-signing-key, raise-generation
   agent       run the agent of this machine
               also: agent status
   swarm       simulate agents to see what a server can carry

@@ -4,12 +4,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
+from fleetwire.agent import keys
 from fleetwire.core.access import allowed
 from fleetwire.core.envelopes import (
     Envelope,
     HelloClaim,
+    NewKey,
+    SignedKey,
     hello_bytes,
+    key_bytes,
+    learn,
     objection,
     order_bytes,
     spec_sha256,
@@ -108,3 +116,106 @@ def test_access_is_denied_by_default() -> None:
     assert allowed("admin", "run")
     assert not allowed("admin", "fly")
     assert not allowed("nobody", "read")
+
+
+ENVELOPES = st.builds(
+    Envelope, *[st.text(max_size=40)] * 4, st.integers(0, 2**53 - 1), *[st.text(max_size=40)] * 2,
+    st.integers(0, 2**53), st.integers(0, 2**53),
+)  # fmt: skip
+SIGNER = SigningKey(bytes(range(32)))
+PUBLIC = bytes(SIGNER.verify_key)
+
+
+def holds(envelope: Envelope, signature: bytes, key: bytes = PUBLIC) -> bool:
+    return keys.verifies(key, order_bytes(envelope), signature)
+
+
+@given(ENVELOPES, ENVELOPES)
+def test_a_signature_holds_for_its_own_envelope_and_for_no_other(
+    signed: Envelope, other: Envelope
+) -> None:
+    signature = SIGNER.sign(order_bytes(signed)).signature
+    assert holds(signed, signature)
+    assert holds(other, signature) is (other == signed)
+    assert (order_bytes(other) == order_bytes(signed)) is (other == signed)
+
+
+@given(ENVELOPES, st.binary(max_size=100), st.binary(min_size=32, max_size=32))
+def test_no_bytes_and_no_other_key_pass_for_a_signature(
+    envelope: Envelope, noise: bytes, key: bytes
+) -> None:
+    assert not holds(envelope, noise)
+    signature = SIGNER.sign(order_bytes(envelope)).signature
+    assert holds(envelope, signature, key) is (key == PUBLIC)
+    for place in (0, 31, 63):
+        broken = bytearray(signature)
+        broken[place] ^= 1
+        assert not holds(envelope, bytes(broken))
+
+
+@given(ENVELOPES, st.sampled_from(["cluster", "node", "attempt", "epoch", "spec", "late"]))
+def test_a_signed_envelope_covers_nothing_but_what_it_names(envelope: Envelope, wrong: str) -> None:
+    envelope = msgspec.structs.replace(envelope, spec_sha256=spec_sha256(SPEC))
+    here: dict[str, Any] = {
+        "cluster": envelope.cluster, "node": envelope.node, "attempt": envelope.attempt,
+        "epoch": envelope.epoch, "now": envelope.expires_at,
+    }  # fmt: skip
+    assert objection(envelope, SPEC, **here) is None
+    spec: Spec = SPEC
+    match wrong:
+        case "epoch":
+            here["epoch"] += 1
+        case "late":
+            here["now"] += 1
+        case "spec":
+            spec = Script("false")
+        case _:
+            here[wrong] += "x"
+    assert objection(envelope, spec, **here) is not None
+
+
+def signed_key(old: SigningKey, new: SigningKey, cluster: str = "c") -> SignedKey:
+    word = NewKey(cluster, name_of(new), bytes(new.verify_key), name_of(old), 1)
+    return SignedKey(word, old.sign(key_bytes(word)).signature)
+
+
+def name_of(key: SigningKey) -> str:
+    return bytes(key.verify_key).hex()[:16]
+
+
+def known(*some: SigningKey) -> dict[str, bytes]:
+    return {name_of(key): bytes(key.verify_key) for key in some}
+
+
+def heard(have: dict[str, bytes], *chain: SignedKey) -> dict[str, bytes]:
+    return learn(have, chain, cluster="c", verifies=keys.verifies)
+
+
+def test_keys_follow_one_another_and_two_count() -> None:
+    a, b, c, thief = (SigningKey(bytes([number]) * 32) for number in range(4))
+    one, two = signed_key(a, b), signed_key(b, c)
+    assert heard(known(a), one) == known(a, b)
+    assert list(heard(known(a), one)) == [name_of(a), name_of(b)]
+    assert heard(known(a), one, two) == known(b, c)
+    assert heard(known(b, c), one, two) == known(b, c)  # heard again: nothing goes back
+    assert heard(known(c), one, two) == known(c)  # enrolled after both
+    # The old key, stolen after the first rotation, names nobody any more.
+    assert heard(known(a, b), signed_key(a, thief)) == known(a, b)
+    assert heard(known(a), signed_key(thief, b)) == known(a)
+    assert heard(known(a), signed_key(a, b, "another cluster")) == known(a)
+    forged = SignedKey(one.new, signed_key(a, c).signature)
+    assert heard(known(a), forged) == known(a)
+    assert heard(known(a), two, one) == known(a, b)  # out of its order: only what follows
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=8))
+def test_whatever_is_heard_at_most_two_keys_count_and_one_stays(
+    pairs: list[tuple[int, int]],
+) -> None:
+    some = [SigningKey(bytes([number]) * 32) for number in range(6)]
+    have = known(some[0])
+    for old, new in pairs:
+        before = have
+        have = heard(have, signed_key(some[old], some[new]))
+        assert 1 <= len(have) <= 2
+        assert next(reversed(before)) in have

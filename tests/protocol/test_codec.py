@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetwire.core import chunks, limits
+from fleetwire.core.envelopes import NewKey, SignedKey
 from fleetwire.core.ids import make_id
 from fleetwire.protocol import codec, messages
 from fleetwire.protocol.codec import BadFrame
@@ -158,3 +160,54 @@ def test_an_observation_has_at_most_sixteen_happenings() -> None:
 def test_a_message_that_was_not_split_is_a_fault_of_ours() -> None:
     with pytest.raises(AssertionError, match="must be split"):
         codec.encode(messages.Inventory({"a": "x" * limits.CONTROL_FRAME_BYTES}))
+
+
+@pytest.mark.limit("server_keys")
+def test_more_rotations_than_the_limit_are_no_frame() -> None:
+    one = SignedKey(NewKey("c", "k", b"k" * 32, "j", 1), b"s" * 64)
+    for many in (limits.SERVER_KEYS, limits.SERVER_KEYS + 1):
+        frame = codec.encode(messages.NewKeys((one,) * many))
+        if many == limits.SERVER_KEYS:
+            assert isinstance(codec.decode_from_server(frame), messages.NewKeys)
+        else:
+            with pytest.raises(BadFrame):
+                codec.decode_from_server(frame)
+
+
+@given(
+    st.binary(max_size=300), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 7)
+)
+def test_any_header_is_a_frame_or_refused(
+    body: bytes, offset: int, raw_length: int, flags: int
+) -> None:
+    """Whatever stands in a binary frame: a value that keeps to the limits, or BadFrame."""
+    header = HEADER.pack(1 + flags // 4, flags % 4, flags // 6, raw_length, offset, bytes(16))
+    try:
+        frame = codec.decode_log(header + body)
+    except BadFrame:
+        return
+    assert frame.offset <= 2**62
+    assert frame.raw_length <= chunks.BODY_MAX
+    assert bytes(frame.body) == body
+
+
+NAMES = st.sampled_from(
+    ["version", "node", "nonce", "attempts", "clock", "sequence", "revision", "facts", "step"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(["hello", "observed", "heartbeat", "inventory"]),
+    st.dictionaries(NAMES, JSON, max_size=8),
+)
+def test_any_json_is_a_message_or_refused(tag: str, fields: dict[str, object]) -> None:
+    try:
+        message = codec.decode_from_agent(json.dumps({"t": tag, **fields}))
+    except BadFrame:
+        return
+    assert codec.decode_from_agent(codec.encode(message)) == message

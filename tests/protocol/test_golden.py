@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fleetwire.core import chunks
+from fleetwire.core import chunks, clones
 from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Observation, Order, Wanted
-from fleetwire.core.envelopes import Envelope
+from fleetwire.core.envelopes import Envelope, NewKey, SignedKey
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Script, Scripted, Step
 from fleetwire.protocol import codec, messages
@@ -54,10 +54,26 @@ FROM_SERVER: dict[str, messages.FromServer] = {
     "sealed": messages.Sealed((A, B)),
     "unknown": messages.Unknown((A,)),
     "beat": messages.Beat(1, 9),
+    "new-keys": messages.NewKeys((SignedKey(NewKey("c1", "k2", b"\3" * 32, "k1", 9), b"\4" * 64),)),
 }
 FROM_AGENT: dict[str, messages.FromAgent] = {
     "hello": messages.Hello(
         1, A, "i1", "b1", "0.1.0", "n" * 32, "localhost:8080", 1, 9, b"\2" * 64, ("zstd",)
+    ),
+    "hello-bound": messages.Hello(
+        1,
+        A,
+        "i1",
+        "b1",
+        "0.2.0",
+        "n" * 32,
+        "f:8443",
+        1,
+        9,
+        b"\2" * 64,
+        ("zstd", "bound-hello"),
+        ca=f"sha256:{'ab' * 32}",
+        step=clones.Step(2, "1" * 32, "2" * 32),
     ),
     "observed": messages.ObservedFrame(2, (Observation(A, 1, HAPPENINGS, 3),), complete=True),
     "observed-begins": messages.ObservedFrame(2, (Observation(A, 1, (), 3, begins=2),)),

@@ -69,14 +69,15 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What decides over a start, now. `objection` checks an order's signature and what it
-    binds, and says what is wrong with it.
+    """What decides over a start, now. `used` is that of `level.Level`; `objection` checks an
+    order's signature and what it binds, and says what is wrong with it.
     """
 
     lease_holds: bool
     admin: AdminState
     busy: int
     capacity: int
+    used: int
     objection: Callable[[Wanted], str | None]
 
 
@@ -158,6 +159,9 @@ def _start(wanted: Wanted, terms: Terms) -> Action:
         return Nothing()
     if (why := terms.objection(wanted)) is not None:
         return Decline(why, final=True)
+    if wanted.epoch <= terms.used:
+        # A new order has a new epoch: an honest server loses nothing by it.
+        return Decline("an order of so long ago may have been carried out before", final=False)
     if terms.admin != "active":
         return Decline(f"the node is {terms.admin}", final=False)
     if not terms.lease_holds:

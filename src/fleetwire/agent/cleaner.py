@@ -52,6 +52,7 @@ class Cleaner:
         self._going: list[str] = []  # what a thread deletes now
         self._unmarked: list[str] = []
         self._due = asyncio.Event()
+        self.used: Callable[[int], None] = lambda _: None
 
     def keep(self, attempt: str, *, log_bytes: int = 0) -> None:
         """The attempt is sealed from now on."""
@@ -101,6 +102,8 @@ class Cleaner:
             self._expire()
             while self._doomed:
                 self._going, self._doomed = self._doomed[:_BATCH], self._doomed[_BATCH:]
+                # That an epoch was used must be known for longer than its folder is there.
+                self.used(await asyncio.to_thread(self._newest, self._going))
                 await asyncio.to_thread(self._delete, self._going)
                 self._going = []
             self._say()
@@ -137,6 +140,10 @@ class Cleaner:
                 folders.mark_sealed(self._places.spool(attempt), self._wall())
             except OSError as error:
                 _log.error("%s cannot be marked as sealed: %s", attempt, error)
+
+    def _newest(self, batch: list[str]) -> int:
+        """Return the newest epoch that began in any of these folders."""
+        return max((folders.begun(self._places.spool(attempt)) for attempt in batch), default=0)
 
     def _delete(self, batch: list[str]) -> None:
         for attempt in batch:

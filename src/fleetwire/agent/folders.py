@@ -153,6 +153,15 @@ def clear_tombstones(path: str, epoch: int) -> bool:
         os.close(lock)
 
 
+def begun(path: str) -> int:
+    """Return the epoch that began in an attempt's folder, 0 where none did, or it is torn."""
+    try:
+        found = (read_record(path, "epoch") or {}).get("epoch", 0)
+    except OSError:
+        return 0
+    return found if isinstance(found, int) else 0
+
+
 def mark_sealed(path: str, at: int) -> None:
     """Note that the server has everything. Not fsynced (it would say so again) and not renamed
     into place: that it is there says all. So a second name for `order` does where there is one:

@@ -20,12 +20,15 @@ NAME = "level.json"
 
 class Level(msgspec.Struct, frozen=True):
     """The newest revision of Desired that was applied, what it says of the node, and the
-    highest epoch generation in any order of this server.
+    highest epoch generation in any order of this server. `used`: no folder tells any more what
+    began under an epoch up to this one, so none of them may begin (an order that somebody has kept
+    is good until it expires).
     """
 
     revision: int = 0
     admin: AdminState = "active"
     generation: int = 0
+    used: int = 0
 
 
 def load(state: str) -> Level:

@@ -28,6 +28,7 @@ from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
 from fleetwire.agent.roster import Roster
+from fleetwire.agent.server_keys import ServerKeys
 from fleetwire.agent.status import Status
 from fleetwire.agent.steps import StepBook
 from fleetwire.agent.trust import Trust
@@ -35,6 +36,7 @@ from fleetwire.agent.uploader import Uploader
 from fleetwire.core import limits
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observed
+from fleetwire.core.envelopes import SignedKey
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import (
     AgentConversation,
@@ -83,6 +85,7 @@ class Link:
         self._open: _OpenLink | None = None
         self._context: ssl.SSLContext | None = None
         self._was_replaced = False
+        self._server_keys = ServerKeys(parts.config.state, parts.identity)
 
     async def run(self) -> None:
         """Keep a link up, for ever. Cancelling drops it; `leave` first closes it in order."""
@@ -132,7 +135,9 @@ class Link:
         except OSError as error:
             return LinkClosed(None, error.strerror or str(error)), False
         step = None if self._parts.steps is None else self._parts.steps.begin()
-        link = self._open = _OpenLink(self._parts, self._boot_id, server, channel, step)
+        link = self._open = _OpenLink(
+            self._parts, self._boot_id, server, channel, step, self._server_keys
+        )
         try:
             ended = await link.hold()
             self._was_replaced = link.welcomed and link.is_bound
@@ -187,9 +192,16 @@ class _OpenLink:
     """One link from the open channel on."""
 
     def __init__(
-        self, parts: Parts, boot_id: str, server: str, channel: Channel, step: Step | None
+        self,
+        parts: Parts,
+        boot_id: str,
+        server: str,
+        channel: Channel,
+        step: Step | None,
+        server_keys: ServerKeys,
     ) -> None:
         self._parts = parts
+        self._server_keys = server_keys
         self._server = server
         self.channel = channel
         self._conversation = AgentConversation(
@@ -269,6 +281,8 @@ class _OpenLink:
             case Desired():
                 parts.roster.apply(event)
                 self._uploader.wake()
+            case messages.NewKeys():
+                self._hear_of_keys(event.chain)
             case messages.Durable():
                 parts.roster.durable(event.attempt, event.length)
                 self._uploader.wake()
@@ -290,6 +304,14 @@ class _OpenLink:
                     parts.lease.renew(sent_at=sent_at, server_clock=event.clock)
             case Closed():
                 pass  # `_listen` sees the phase
+
+    def _hear_of_keys(self, chain: tuple[SignedKey, ...]) -> None:
+        try:
+            self._server_keys.hear(chain)
+        except OSError as error:
+            # They are told again on the next link; until then the old ones count.
+            _log.warning("the server's new key could not be kept: %s", error.strerror)
+        self._parts.roster.trust(self._server_keys.known)
 
     def _open(self, welcome: messages.Welcome) -> None:
         parts = self._parts

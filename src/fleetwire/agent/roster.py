@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
+
+import msgspec
 
 from fleetwire.agent import folders
 from fleetwire.agent import level as levels
@@ -78,6 +80,7 @@ class Roster:
         self._capacity = capacity
         self._starter = starter
         self._cleaner = cleaner
+        cleaner.used = self._forget_folder_of
         self._lease = lease
         self._status = status
         self._wall = wall
@@ -165,6 +168,10 @@ class Roster:
             entry.reported = None
 
     # What the server says.
+
+    def trust(self, server_keys: Mapping[str, bytes]) -> None:
+        """Take orders signed by these keys, and by no others, from now on."""
+        self._starter.trust(server_keys)
 
     def apply(self, desired: Desired) -> None:
         """Take the server's level or a delta of it. A drain is durable before anything else
@@ -351,6 +358,7 @@ class Roster:
             admin=self.level.admin,
             busy=len(self._busy),
             capacity=self._capacity,
+            used=self.level.used,
             objection=self._starter.objection,
         )
 
@@ -359,7 +367,7 @@ class Roster:
         generation = generation_of(wanted.epoch)
         if generation > self.level.generation:
             # The hello names it from now on (5.4), so it is durable before it counts.
-            self._save(Level(self.level.revision, self.level.admin, generation))
+            self._save(msgspec.structs.replace(self.level, generation=generation))
         entry.wanted = wanted
         entry.asked = True
         self.put(entry, Folder(attempt=entry.attempt, live=True, ordered=wanted.epoch))
@@ -519,7 +527,7 @@ class Roster:
     def _remember(self, desired: Desired) -> None:
         if desired.revision == self.level.revision and desired.admin == self.level.admin:
             return
-        new = Level(desired.revision, desired.admin, self.level.generation)
+        new = msgspec.structs.replace(self.level, revision=desired.revision, admin=desired.admin)
         if desired.admin != self.level.admin:
             _log.info("the server says that this node is %s", desired.admin)
             try:
@@ -531,6 +539,18 @@ class Roster:
             # The same administrator's word under a later number: the durable one says as much.
             self.level = new
         self.wake()
+
+    def _forget_folder_of(self, epoch: int) -> None:
+        """The folders that tell what began up to this epoch are going."""
+        if epoch <= self.level.used:
+            return
+        new = msgspec.structs.replace(self.level, used=epoch)
+        try:
+            self._save(new)
+        except OSError as error:
+            # Folders go all the same, or the disk stays full; it holds until the agent ends.
+            _log.error("the newest epoch that was used cannot be written: %s", error.strerror)
+            self.level = new
 
     def _save(self, new: Level) -> None:
         self.disk.write(lambda: levels.save(self._places.state, new))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -61,17 +61,22 @@ class Starter:
         self._boot_id = boot_id
         self._config = config
         self._identity = identity
+        self._keys: Mapping[str, bytes] = identity.server_keys
         self._places = places
         self._server_now = server_now
         self._search = os.environ.get("PATH") or SEARCH_PATH
         self._base = _base_environment(self._search)
+
+    def trust(self, server_keys: Mapping[str, bytes]) -> None:
+        """Take orders signed by these keys, and by no others, from now on."""
+        self._keys = server_keys
 
     def objection(self, wanted: Wanted) -> str | None:
         """Say what is wrong with a signed order, or None."""
         order = wanted.order
         if order is None:
             return "there is no order"
-        key = self._identity.server_keys.get(order.key)
+        key = self._keys.get(order.key)
         if key is None:
             return (
                 f"the order is signed with a key that this node does not know: {order.key[:64]!r}"

@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("server", "run the server", "server"),
         _command("server backup", "copy all that a server keeps, while it serves", "server"),
         _command("server restore", "make a data folder from a backup", "server"),
+        _command("server rotate-signing-key", "put a new signing key in its place", "server"),
         _command(
             "server raise-generation", "say that the record was put back by other means", "server"
         ),

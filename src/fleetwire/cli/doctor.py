@@ -294,23 +294,14 @@ def _nodes(client: Client) -> Iterator[Finding]:
     else:
         yield Finding("ok", "nodes", f"{len(known)} of {len(known)} online")
     for node in known:
-        if node.admin == "quarantined":
-            yield Finding(
-                "fail",
-                "node",
-                f"{node.name}: quarantined, because a copy of its state directory was used",
-                f"Stop the copy, then fleetwire nodes release {node.name} (or revoke).",
-            )
-        elif node.admin == "waiting":
-            mend = f"fleetwire nodes approve {node.name} (or deny)"
-            yield Finding("warn", "node", f"{node.name}: waiting for approval", mend)
         for warning in node.warnings:
             mend = (
                 "Let it keep time (chrony, systemd-timesyncd)."
                 if "clock" in warning
                 else f"fleetwire nodes why {node.name}"
             )
-            yield Finding("warn", "node", f"{node.name}: {warning}", mend)
+            state: Literal["fail", "warn"] = "fail" if node.admin == "quarantined" else "warn"
+            yield Finding(state, "node", f"{node.name}: {warning}", mend)
 
 
 LEAVES = {"doctor": Leaf(configure, call)}

@@ -37,7 +37,7 @@ def _list(values: argparse.Namespace) -> int:
                 node.name,
                 node.link,
                 when(node.link_since),
-                node.admin,
+                admin_text(node),
                 f"{node.running}/{node.capacity}",
                 node.address or "-",
                 ",".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
@@ -81,17 +81,25 @@ def show_events(events: Iterable[NodeEvent]) -> None:
         sys.stdout.write("\nwhat happened\n" + "".join(lines))
 
 
+def admin_text(node: Node, *, left: bool = False) -> str:
+    """Return what an administrator decided of a node, for people."""
+    if node.admin == "waiting":
+        return "waiting for approval"
+    if left and node.admin == "draining":
+        return f"draining ({node.running} left)"
+    return node.admin
+
+
 def show_node(node: Node) -> None:
     """Print a node for people."""
     link = node.link if node.link_since is None else f"{node.link} since {when(node.link_since)}"
-    admin = f"draining ({node.running} left)" if node.admin == "draining" else node.admin
     skew = None if node.clock_skew is None else f"{node.clock_skew:+.3f} s"
     facts(
         (
             ("node", node.name),
             ("id", node.id),
             ("link", link),
-            ("admin", admin),
+            ("admin", admin_text(node, left=True)),
             ("running", f"{node.running} of {node.capacity}"),
             ("labels", ", ".join(f"{k}={v}" for k, v in sorted(node.labels.items())) or None),
             ("address", node.address),

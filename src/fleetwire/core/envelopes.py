@@ -8,7 +8,7 @@ a float could be written two ways.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from fleetwire.core.clones import Step
 from fleetwire.core.specs import Spec
 
 ORDER_DOMAIN: Final = b"fleetwire order 1\n"
+KEY_DOMAIN: Final = b"fleetwire server key 1\n"
 HELLO_DOMAIN: Final = b"fleetwire hello 1\n"
 BOUND_HELLO_DOMAIN: Final = b"fleetwire hello 2\n"
 
@@ -35,6 +36,25 @@ class Envelope(msgspec.Struct, frozen=True):
     spec_sha256: str
     issued_at: int
     expires_at: int
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """What a server's key says of the one that follows it: `id` and the 32 bytes of `key` sign
+    orders from `issued_at` on (microseconds since 1970), beside `signed_by`, which said so.
+    """
+
+    cluster: str
+    id: str
+    key: bytes
+    signed_by: str
+    issued_at: int
+
+
+class SignedKey(msgspec.Struct, frozen=True):
+    """A new key with the word of the one before it."""
+
+    new: NewKey
+    signature: bytes
 
 
 class HelloClaim(msgspec.Struct, frozen=True):
@@ -76,6 +96,35 @@ def spec_sha256(spec: Spec) -> str:
 def order_bytes(envelope: Envelope) -> bytes:
     """Return the bytes that the server signs for an order."""
     return ORDER_DOMAIN + _encoder.encode(envelope)
+
+
+def key_bytes(new: NewKey) -> bytes:
+    """Return the bytes that a server's key signs for the one that follows it."""
+    return KEY_DOMAIN + _encoder.encode(new)
+
+
+def learn(
+    known: Mapping[str, bytes],
+    chain: Sequence[SignedKey],
+    *,
+    cluster: str,
+    verifies: Callable[[bytes, bytes, bytes], bool],
+) -> dict[str, bytes]:
+    """Return the keys that may sign orders for a node, the newest last, once it has heard this
+    chain. `known` is in that order as well; `verifies` takes a key, bytes and a signature.
+
+    Only the newest key can name another, and from then on these two count: so what was signed
+    before a rotation still holds, and a key that was stolen is worth nothing after the second.
+    """
+    keys = dict(known)
+    for one in chain:
+        new = one.new
+        newest = next(reversed(keys), None)
+        if newest is None or new.signed_by != newest or new.id in keys or new.cluster != cluster:
+            continue
+        if len(new.key) == 32 and verifies(keys[newest], key_bytes(new), one.signature):
+            keys = {newest: keys[newest], new.id: new.key}
+    return keys
 
 
 def hello_bytes(claim: HelloClaim) -> bytes:

@@ -25,7 +25,7 @@ from fleetwire.core import limits
 from fleetwire.core.absences import Life
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
-from fleetwire.core.envelopes import BoundClaim, HelloClaim, hello_bytes
+from fleetwire.core.envelopes import BoundClaim, HelloClaim, SignedKey, hello_bytes
 from fleetwire.protocol import codec, messages, versions
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.credit import Credit
@@ -82,6 +82,7 @@ AgentEvent: TypeAlias = (
     SignatureNeeded
     | Opened
     | Desired
+    | messages.NewKeys
     | messages.Durable
     | messages.Resend
     | messages.Sealed
@@ -234,6 +235,11 @@ class ServerConversation(_Conversation):
         self.phase = Phase.OPEN
         self._send(welcome)
 
+    def send_keys(self, chain: tuple[SignedKey, ...]) -> None:
+        """Tell which keys of the server followed which, where there were any and the agent asks."""
+        if chain and versions.ROTATION in self.features:
+            self._send(messages.NewKeys(chain))
+
     def send_desired(self, desired: Desired) -> None:
         """Send a level or a delta, split so that no frame passes its limit."""
         for batch in _batches(desired.attempts):
@@ -324,6 +330,7 @@ class AgentConversation(_Conversation):
     def _take_open(
         self,
         message: messages.DesiredFrame
+        | messages.NewKeys
         | messages.Durable
         | messages.Resend
         | messages.Sealed
@@ -346,7 +353,7 @@ class AgentConversation(_Conversation):
             case messages.Sealed() | messages.Unknown():
                 for attempt in message.attempts:
                     self.credit.forget(attempt)
-            case messages.Beat():
+            case messages.Beat() | messages.NewKeys():
                 pass
         self._events.append(message)
 

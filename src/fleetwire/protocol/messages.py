@@ -15,6 +15,7 @@ from fleetwire.core.absences import Life
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Observation, Wanted
 from fleetwire.core.dispatch import AdminState
+from fleetwire.core.envelopes import SignedKey
 
 Nonce: TypeAlias = Annotated[str, msgspec.Meta(min_length=32, max_length=64)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
@@ -113,6 +114,14 @@ class Unknown(Message, frozen=True, tag="unknown"):
     attempts: tuple[IdText, ...]
 
 
+class NewKeys(Message, frozen=True, tag="new-keys"):
+    """Server, right after the welcome, where both know `new-keys`: which of its keys followed
+    which, oldest first, each with the word of the one before it (core.envelopes.learn).
+    """
+
+    chain: Annotated[tuple[SignedKey, ...], msgspec.Meta(max_length=limits.SERVER_KEYS)]
+
+
 class Heartbeat(Message, frozen=True, tag="heartbeat"):
     """Agent: alive. `busy` counts its live attempts."""
 
@@ -136,7 +145,7 @@ class Inventory(Message, frozen=True, tag="inventory"):
 
 
 FromServer: TypeAlias = (
-    Challenge | Welcome | DesiredFrame | Durable | Resend | Sealed | Unknown | Beat
+    Challenge | Welcome | NewKeys | DesiredFrame | Durable | Resend | Sealed | Unknown | Beat
 )
 FromAgent: TypeAlias = Hello | ObservedFrame | Heartbeat | Inventory
 

@@ -16,7 +16,9 @@ ZSTD: Final = "zstd"
 """Log chunks travel compressed."""
 BOUND: Final = "bound-hello"
 """The hello is signed over the CA that the node trusts, its step and both lists of features."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND)
+ROTATION: Final = "new-keys"
+"""The server tells which of its keys followed which (`messages.NewKeys`)."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

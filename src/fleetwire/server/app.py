@@ -39,6 +39,8 @@ from fleetwire.server.api.proxy import BehindProxy, networks
 from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
+from fleetwire.server.domain import dispatch as dispatch_domain
+from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.files import write_private
@@ -53,7 +55,7 @@ from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.loops.storage import StorageLoop
 from fleetwire.server.nudges.memory import MemoryNudges
-from fleetwire.server.signing import Signer
+from fleetwire.server.signing import Signer, key_chain
 from fleetwire.server.store.engine import Database
 from fleetwire.server.tls import HANDSHAKE_S, Certificates, Given, Own
 from fleetwire.server.tuning import settle
@@ -171,6 +173,10 @@ class Process:
             stack.push_async_callback(self.logs.close)
             founded = await self.database.write(lambda tx: cluster.found(tx, new_id))
             signer = Signer.open(config.data)
+            again = Signing(founded.id, signer.sign)
+            await self.database.write(
+                partial(dispatch_domain.sign_again, signing=again, key=signer.key_id)
+            )
             hosts = reach.in_urls(reach.of_this_machine(config.host, config.names))
             gateway = Gateway(
                 self.database,
@@ -183,6 +189,7 @@ class Process:
                 nonce=new_secret,
                 names=hosts,
                 ca=self._pin,
+                chain=key_chain(config.data),
             )
             enrolment = Enrolment(
                 self.database,

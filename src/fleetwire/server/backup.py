@@ -24,9 +24,10 @@ from typing import Final
 import msgspec
 
 from fleetwire.core.errors import FleetwireError
+from fleetwire.server import signing
 from fleetwire.server.app import data_folder, now_us
 from fleetwire.server.config import Config
-from fleetwire.server.domain import restore
+from fleetwire.server.domain import cluster, restore
 from fleetwire.server.files import CA, CA_KEY, TLS_FOLDER, write_private
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store.engine import Database
@@ -35,7 +36,10 @@ FORMAT: Final = 1
 MANIFEST: Final = "backup.json"
 RECORD: Final = "fleetwire.db"
 LOGS: Final = "logs"
-SECRETS: Final = ("server-key", "admin-password", f"{TLS_FOLDER}/{CA_KEY}", f"{TLS_FOLDER}/{CA}")
+SECRETS: Final = (
+    "server-key", "server-key.next", "server-keys.json", "admin-password",
+    f"{TLS_FOLDER}/{CA_KEY}", f"{TLS_FOLDER}/{CA}",
+)  # fmt: skip
 
 
 class BackupFailed(FleetwireError):
@@ -143,6 +147,26 @@ def mark_restored(config: Config) -> int:
         with data_folder(config.data):
             return _mark(config.database_url)
     return _mark(config.database_url)
+
+
+def rotate_signing_key(config: Config) -> str:
+    """Put a new signing key in the place of the server's, which must not run; return its id."""
+    if not config.data.is_dir():
+        raise BackupFailed(f"There is no {config.data}.", hint="Name the server's --data folder.")
+    with data_folder(config.data):
+        cluster = asyncio.run(_cluster(config.database_url))
+        return signing.rotate(config.data, cluster=cluster, now=now_us()).key_id
+
+
+async def _cluster(url: str) -> str:
+    database = Database.open(url, nudges=MemoryNudges(), clock=now_us)
+    try:
+        found = await database.read(cluster.id_of)
+    finally:
+        await database.close()
+    if found is None:
+        raise BackupFailed("No server has ever run here.", hint="Start it once first.")
+    return found
 
 
 def _mark(url: str) -> int:

@@ -9,11 +9,17 @@ import os
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from nacl.signing import SigningKey
 
+from fleetwire.core import limits
+from fleetwire.core.envelopes import NewKey, SignedKey, key_bytes
 from fleetwire.core.errors import FleetwireError
+from fleetwire.server.files import sync_folder, write_private
 
 KEY_FILE: Final = "server-key"
+NEXT_FILE: Final = "server-key.next"
+CHAIN_FILE: Final = "server-keys.json"
 _SEED_BYTES: Final = 32
 
 
@@ -39,15 +45,71 @@ class Signer:
         known elsewhere must not sign.
         """
         path = directory / KEY_FILE
+        _finish(directory)
         try:
             return Signer(_read(path))
         except FileNotFoundError:
-            _create(path)
+            _create(path, bytes(SigningKey.generate()))
             return Signer(_read(path))
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64 bytes of signature over `data`."""
         return self._key.sign(data).signature
+
+
+class KeyChain(msgspec.Struct, frozen=True):
+    """Which keys of the server followed which, oldest first, and the one that signs now. It holds
+    no secret: a gateway has it.
+    """
+
+    chain: tuple[SignedKey, ...] = ()
+
+
+def key_chain(directory: Path) -> tuple[SignedKey, ...]:
+    """Return the rotations of this data directory, oldest first."""
+    try:
+        return msgspec.json.decode((directory / CHAIN_FILE).read_bytes(), type=KeyChain).chain
+    except FileNotFoundError:
+        return ()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BadKeyFile(
+            f"{directory / CHAIN_FILE} cannot be read: {error}.",
+            hint="Restore it from the backup: agents learn of a new key only by it.",
+        ) from error
+
+
+def rotate(directory: Path, *, cluster: str, now: int) -> Signer:
+    """Make a new key in the place of the one that signs now, which vouches for it; return it. The
+    old one is not kept: what it signed and is still to start is signed again at the next start.
+    No server may use the directory meanwhile. Raises BadKeyFile.
+
+    The word on the new key is given when the chain is written: a crash before that leaves all as it
+    was, and after that whoever opens the directory next puts the new key in its place.
+    """
+    old = Signer.open(directory)
+    seed = bytes(SigningKey.generate())
+    new = Signer(seed)
+    _create(directory / NEXT_FILE, seed)
+    word = NewKey(cluster, new.key_id, new.public_key, old.key_id, now)
+    chain = (*key_chain(directory), SignedKey(word, old.sign(key_bytes(word))))
+    if len(chain) > limits.SERVER_KEYS:
+        raise BadKeyFile("The key was rotated too often.", hint="Enrol the nodes anew.")
+    write_private(directory / CHAIN_FILE, msgspec.json.encode(KeyChain(chain)).decode())
+    _finish(directory)
+    return new
+
+
+def _finish(directory: Path) -> None:
+    """Put a new key in its place if the old one has given its word, else forget it."""
+    path = directory / NEXT_FILE
+    if not path.exists():
+        return
+    chain = key_chain(directory)
+    if chain and chain[-1].new.id == Signer(_read(path)).key_id:
+        path.rename(directory / KEY_FILE)
+    else:
+        path.unlink()
+    sync_folder(directory)
 
 
 def _read(path: Path) -> bytes:
@@ -67,9 +129,8 @@ def _read(path: Path) -> bytes:
     return seed
 
 
-def _create(path: Path) -> None:
-    """Write a new seed so that a crash leaves the whole file or none."""
-    seed = bytes(SigningKey.generate())
+def _create(path: Path, seed: bytes) -> None:
+    """Write a seed so that a crash leaves the whole file or the one before it."""
     draft = path.with_name(path.name + ".tmp")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -78,8 +139,4 @@ def _create(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

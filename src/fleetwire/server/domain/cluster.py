@@ -9,7 +9,7 @@ import msgspec
 
 from fleetwire.core.leases import generation_past
 from fleetwire.core.restore import generation_to_begin
-from fleetwire.server.store import meta
+from fleetwire.server.store import Connection, meta
 from fleetwire.server.store.engine import Tx
 
 FIRST_GENERATION: Final = 1
@@ -42,6 +42,11 @@ def found(tx: Tx, ids: Callable[[], str]) -> Cluster:
     else:
         _begin_generation(tx)
     return Cluster(cluster, generation(tx))
+
+
+def id_of(connection: Connection) -> str | None:
+    """Return the cluster's id, None where none was founded yet."""
+    return meta.get(connection, "cluster")
 
 
 def _begin_generation(tx: Tx) -> None:

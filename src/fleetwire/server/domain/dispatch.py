@@ -37,7 +37,7 @@ from fleetwire.core.restore import held
 from fleetwire.core.specs import RunRequest, kind_of
 from fleetwire.server.domain import breaker, cluster, restore
 from fleetwire.server.domain.changes import Changes
-from fleetwire.server.store import Connection, attempts, nodes, runs, waiting
+from fleetwire.server.store import Connection, attempts, meta, nodes, runs, waiting
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import Placed
 from fleetwire.server.store.waiting import Pending
@@ -46,6 +46,7 @@ US: Final = 1_000_000
 PER_ROUND: Final = 256
 PER_NODE: Final = 64
 _encode = msgspec.json.Encoder().encode
+_envelope = msgspec.json.Decoder(Envelope)
 
 
 class View(NamedTuple):
@@ -115,6 +116,24 @@ def round_(
     changes.flush()
     more = seen.more and bool(decisions)
     return Rounded(len(seen.waiting), len(assigns), told, expired, more, seen.page_end)
+
+
+def sign_again(tx: Tx, signing: Signing, *, key: str) -> int:
+    """Sign what another key has signed and is still to start, once after each rotation; return how
+    much that was. `key` is the id of the key that signs now.
+    """
+    if meta.get(tx.connection, "signing_key") == key:
+        return 0
+    meta.put(tx.connection, "signing_key", key)
+    rows = attempts.assigned(tx.connection)
+    changes = Changes(tx)
+    changes.take(rows)
+    for row in rows:
+        if row.envelope is not None:
+            signed = order_bytes(_envelope.decode(row.envelope))
+            changes.alter(row.id, signature=signing.sign(signed))
+    changes.flush()
+    return len(rows)
 
 
 def view(

@@ -353,6 +353,16 @@ def _node(row: NodeRow, busy: dict[str, int]) -> NodeView:
 def _warnings(row: NodeRow, skew_s: float | None) -> tuple[str, ...]:
     """Return what is not as it should be with a node that is there."""
     found = []
+    if row.admin == "quarantined":
+        found.append(
+            "quarantined, because a copy of its state directory was used: stop the copy, then "
+            f"fleetwire nodes release {row.name}, or fleetwire nodes revoke {row.name}"
+        )
+    if row.admin == "waiting":
+        found.append(
+            f"waiting for approval: fleetwire nodes approve {row.name}, or fleetwire nodes deny "
+            f"{row.name}"
+        )
     if row.reconnects:
         minutes = limits.FLAPPING_WITHIN_S / 60
         found.append(f"its link came back {row.reconnects} times within {minutes:.0f} min")

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from fleetwire.core import limits
 from fleetwire.core.clones import HOLD_BEATS
-from fleetwire.core.envelopes import hello_objection
+from fleetwire.core.envelopes import SignedKey, hello_objection
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import is_id
 from fleetwire.protocol import messages
@@ -43,8 +43,9 @@ class Gateway:
 
     `key` is the id of the server's key (not the key: orders come signed from the record),
     `nonce` makes 32 to 64 characters of chance, `clock` is microseconds since 1970,
-    `monotonic` seconds. `names` are the hosts that this server is reached by, None where that does
-    not matter; `ca` returns the fingerprint of the CA that agents pin, None where there is none.
+    `monotonic` seconds. `names` are the hosts that this server is reached by, None where that
+    does not matter; `ca` returns the fingerprint of the CA that agents pin, None where there is
+    none. `chain`: which keys of the server followed which.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Gateway:
         hello_within_s: float = limits.HELLO_WITHIN_S,
         names: frozenset[str] | None = None,
         ca: Callable[[], str | None] = lambda: None,
+        chain: tuple[SignedKey, ...] = (),
     ) -> None:
         self._database = database
         self._logs = logs
@@ -74,6 +76,7 @@ class Gateway:
         self._hello_within_s = hello_within_s
         self._names = names
         self._ca = ca
+        self._chain = chain
         self._monotonic = monotonic
         self._gate = Gate(monotonic=monotonic)
         self._greetings = Greetings(database, key=key)
@@ -221,7 +224,8 @@ class Gateway:
                 lease_s=self._lease_s,
                 credit=limits.CREDIT_BYTES,
                 clock=self._clock(),
-            )
+            ),
+            self._chain,
         )
 
     async def _hello(

@@ -14,6 +14,7 @@ from fleetwire.core import limits
 from fleetwire.core.chunks import BadChunk
 from fleetwire.core.desired import Desired, Observed, Wanted
 from fleetwire.core.dispatch import LOCKED_OUT
+from fleetwire.core.envelopes import SignedKey
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
 from fleetwire.protocol import messages
@@ -149,11 +150,14 @@ class Link:
         logs = [(held.segment, id_) for id_, held in level.held.items()]
         self._tell_all(level, await self._rooms.logs.lengths(logs) if logs else {})
 
-    def welcome(self, welcome: messages.Welcome) -> None:
-        """Tell the terms. Raises LinkEnded where a newer link came before they could be told."""
+    def welcome(self, welcome: messages.Welcome, chain: tuple[SignedKey, ...] = ()) -> None:
+        """Tell the terms, and before any order how the server's keys have changed. Raises
+        LinkEnded where a newer link came before they could be told.
+        """
         if self._conversation.phase is Phase.CLOSED:
             raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
         self._conversation.welcome(welcome)
+        self._conversation.send_keys(chain)
 
     def close(self, code: int, reason: str) -> None:
         """End the link soon, with this close code. Idempotent: the first reason stands."""

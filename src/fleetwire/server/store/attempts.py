@@ -208,6 +208,14 @@ _UNSETTLED_OF_NODES = PreparedIn(
 )
 
 
+_ASSIGNED = Prepared(_LOCK.where(LIVE).where(attempts.c.state == "assigned"))
+
+
+def assigned(connection: Connection) -> list[AttemptRow]:
+    """Return all assigned attempts, locked."""
+    return [_row(row) for row in _ASSIGNED.rows(connection, {})]
+
+
 def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:
     """Return a node's assigned and running attempts, locked."""
     return [_row(row) for row in _LIVE_OF_NODE.rows(connection, {"node": node})]

@@ -7,6 +7,7 @@
 | epoch_counter | the next counter of this generation that nobody has reserved |
 | breaker | the mass-offline breaker while it is open (P11), else empty |
 | restored, doubt:NODE | what a restore has left to settle (domain.restore) |
+| signing_key | id of the key that has signed all that is still to start |
 | admission | an opaque word that changes whenever a node loses its right to a link |
 | catalogue | an opaque word that changes with every change of nodes, names or labels |
 """

@@ -72,7 +72,7 @@ export const en = {
     happened: 'What happened',
     noEvents: 'Nothing yet.',
     link_: { online: 'online', unstable: 'unstable', offline: 'offline' },
-    admin: { active: 'active', draining: 'draining', drained: 'drained', disabled: 'disabled', quarantined: 'quarantined' },
+    admin: { waiting: 'waiting for approval', active: 'active', draining: 'draining', drained: 'drained', disabled: 'disabled', quarantined: 'quarantined' },
   },
   breaker: {
     title: '{gone} of {of} nodes went offline together.',

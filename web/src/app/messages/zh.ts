@@ -74,7 +74,7 @@ export const zh: Messages = {
     happened: '发生了什么',
     noEvents: '还没有。',
     link_: { online: '在线', unstable: '不稳定', offline: '离线' },
-    admin: { active: '启用', draining: '排空中', drained: '已排空', disabled: '停用', quarantined: '隔离' },
+    admin: { waiting: '等待批准', active: '启用', draining: '排空中', drained: '已排空', disabled: '停用', quarantined: '隔离' },
   },
   breaker: {
     title: '{of} 个节点中有 {gone} 个同时离线。',

@@ -1,0 +1,111 @@
+"""The signing key is changed under a fleet that goes on working, and no crash loses it."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fleetwire.core.envelopes import learn, order_bytes
+from fleetwire.server import signing
+from fleetwire.server.domain import dispatch
+from fleetwire.server.domain.dispatch import Signing
+from fleetwire.server.signing import BadKeyFile, Signer, key_chain, rotate
+from fleetwire.server.store import attempts
+from fleetwire.testing.fake_node import Behaviour
+from fleetwire.testing.heart import Serve
+from fleetwire.testing.lab import Lab
+
+
+def verifies(key: bytes, data: bytes, signature: bytes) -> bool:
+    from fleetwire.agent import keys  # noqa: PLC0415 - as the agent does it
+
+    return keys.verifies(key, data, signature)
+
+
+def test_a_fleet_follows_two_rotations(tmp_path: Path) -> None:
+    with Lab(tmp_path) as lab:
+        for round_ in range(3):
+            lab.start_server()
+            lab.start_agent()
+            ran = lab.cli("run", "--node", "node-1", "--", "echo hi")
+            assert (ran.returncode, ran.stdout) == (0, "hi\n"), ran.stderr
+            lab.agents["node-1"].stop()
+            running = lab.cli("server", "rotate-signing-key", "--data", str(lab.data))
+            assert (running.returncode, "Another server" in running.stderr) == (2, True)
+            assert lab.server is not None
+            lab.server.stop()
+            known = json.loads((lab.state("node-1") / "identity.json").read_text())["server_keys"]
+            assert len(known) == min(round_ + 1, 2)
+            assert list(known)[-1] == Signer.open(lab.data).key_id
+            made = lab.cli("server", "rotate-signing-key", "--data", str(lab.data))
+            assert made.returncode == 0, made.stderr
+        assert (lab.data / signing.KEY_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("dies_at", ["write_private", "_finish", None])
+def test_a_rotation_that_dies_is_whole_or_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str | None
+) -> None:
+    old = Signer.open(tmp_path)
+    if dies_at is not None:
+
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            if dies_at == "write_private":
+                patched.setattr(signing, dies_at, die)
+            else:
+                # The first look, of `Signer.open`, finds nothing to finish.
+                looks: list[Path] = []
+
+                def die_second(path: Path) -> None:
+                    looks.append(path)
+                    if len(looks) > 1:
+                        raise KeyboardInterrupt
+
+                patched.setattr(signing, dies_at, die_second)
+            with pytest.raises(KeyboardInterrupt):
+                rotate(tmp_path, cluster="c", now=1)
+    else:
+        rotate(tmp_path, cluster="c", now=1)
+    now = Signer.open(tmp_path)
+    assert (now.key_id == old.key_id) is (dies_at == "write_private")
+    assert not (tmp_path / signing.NEXT_FILE).exists()
+    newest = rotate(tmp_path, cluster="c", now=2)
+    # Whoever knew the old one finds its way to the newest.
+    keys = {old.key_id: old.public_key}
+    found = learn(keys, key_chain(tmp_path), cluster="c", verifies=verifies)
+    assert list(found)[-1] == newest.key_id == Signer.open(tmp_path).key_id
+
+
+def test_a_spoilt_chain_is_said(tmp_path: Path) -> None:
+    Signer.open(tmp_path)
+    (tmp_path / signing.CHAIN_FILE).write_text("[")
+    with pytest.raises(BadKeyFile, match="backup"):
+        key_chain(tmp_path)
+
+
+async def test_what_waits_with_an_old_signature_is_signed_again(
+    serve: Serve, tmp_path: Path
+) -> None:
+    async with serve() as one:
+        node = await one.node("a", Behaviour(silent=True))
+        async with node.connected():
+            await one.submit(nodes=("a",))
+            await node.wait(lambda: any(getattr(e, "attempts", ()) for e in node.received))
+        folder = tmp_path / "new"
+        folder.mkdir()
+        new = Signer.open(folder)
+        again = partial(
+            dispatch.sign_again, signing=Signing(one.cluster_id, new.sign), key=new.key_id
+        )
+        assert await one.database.write(again) == 1
+        assert await one.database.write(again) == 0
+        (row,) = await one.database.write(lambda tx: attempts.assigned(tx.connection))
+        envelope = msgspec.json.decode(row.envelope or "", type=dispatch.Envelope)
+        assert verifies(new.public_key, order_bytes(envelope), row.signature or b"")

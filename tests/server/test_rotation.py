@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from fleetwire.core.envelopes import learn, order_bytes
-from fleetwire.server import signing
+from fleetwire.server import backup, signing
+from fleetwire.server.config import Config
 from fleetwire.server.domain import dispatch
 from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.signing import BadKeyFile, Signer, key_chain, rotate
 from fleetwire.server.store import attempts
 from fleetwire.testing.fake_node import Behaviour
 from fleetwire.testing.heart import Serve
-from fleetwire.testing.lab import Lab
+from fleetwire.testing.lab import Lab, wait_until
 
 
 def verifies(key: bytes, data: bytes, signature: bytes) -> bool:
@@ -29,20 +30,21 @@ def verifies(key: bytes, data: bytes, signature: bytes) -> bool:
 def test_a_fleet_follows_two_rotations(tmp_path: Path) -> None:
     with Lab(tmp_path) as lab:
         for round_ in range(3):
-            lab.start_server()
-            lab.start_agent()
-            ran = lab.cli("run", "--node", "node-1", "--", "echo hi")
-            assert (ran.returncode, ran.stdout) == (0, "hi\n"), ran.stderr
-            lab.agents["node-1"].stop()
-            running = lab.cli("server", "rotate-signing-key", "--data", str(lab.data))
-            assert (running.returncode, "Another server" in running.stderr) == (2, True)
-            assert lab.server is not None
-            lab.server.stop()
+            server = lab.start_server()
+            agent = lab.start_agent()
+            run = lab.submit("exit 0\n").id
+            wait_until(lambda run=run: lab.client.run(run).state == "ended", "the run")
+            assert lab.client.run(run).outcome == "succeeded"
+            if not round_:
+                refused = lab.cli("server", "rotate-signing-key", "--data", str(lab.data))
+                assert (refused.returncode, "Another server" in refused.stderr) == (2, True)
+            agent.stop()
+            server.stop()
             known = json.loads((lab.state("node-1") / "identity.json").read_text())["server_keys"]
             assert len(known) == min(round_ + 1, 2)
             assert list(known)[-1] == Signer.open(lab.data).key_id
-            made = lab.cli("server", "rotate-signing-key", "--data", str(lab.data))
-            assert made.returncode == 0, made.stderr
+            made = backup.rotate_signing_key(Config(data=lab.data))
+            assert made == Signer.open(lab.data).key_id not in known
         assert (lab.data / signing.KEY_FILE).stat().st_mode & 0o777 == 0o600
 
 

@@ -46,17 +46,6 @@ def judge(directory: int, folder: str) -> str | None:
     return START_UNKNOWN if read_started(folder) is None else SHIM_DIED
 
 
-def is_copy(folder: str) -> bool:
-    """Whether the shim of this folder lives, though its lock is free: a shim writes a last record
-    before it lets go of its folder, so this is not its folder but a copy of it, and what it runs is
-    not ours to end (law 4).
-    """
-    epoch = read_record(folder, "epoch") or {}
-    if epoch.get("boot_id") != tree.boot_id() or "pid" not in epoch:
-        return False
-    return tree.is_alive(epoch["pid"], epoch.get("pid_start"))
-
-
 def left_alive(folder: str) -> list[tree.Process]:
     """The processes of the attempt that live, its shim being dead; [] after a reboot."""
     started = read_started(folder) or {}
@@ -64,6 +53,20 @@ def left_alive(folder: str) -> list[tree.Process]:
         return []
     attempt = os.path.basename(os.path.normpath(folder))
     return tree.survivors(attempt, started.get("pid"), started.get("pid_start"))
+
+
+def is_copy(folder: str) -> bool:
+    """Whether what lives of the attempt still lives below its shim, though the lock is free: a shim
+    writes a last record before it lets go of its folder, so this is not its folder but a copy of
+    it, and what runs there is not ours to end (law 4). The tree of a shim that died is elsewhere:
+    it comes to the spawner.
+    """
+    shim = (read_record(folder, "started") or {}).get("shim")
+    shim = shim or (read_record(folder, "epoch") or {}).get("pid")
+    if shim is None:
+        return False
+    living = {process.pid for process in left_alive(folder)}
+    return bool(living) and not living.isdisjoint(one.pid for one in tree.descendants(shim))
 
 
 def close_grave(directory: int, reason: str) -> None:

@@ -5,7 +5,6 @@ One file per platform; this one chooses. What they offer:
     boot_id() -> str                      an id of this boot; a pid means nothing across boots
     start_time(pid) -> int | None         when it started, in the platform's own unit
     become_subreaper() -> None            orphans among our descendants become our children
-    is_alive(pid, start) -> bool          whether that process lives (a zombie does not)
     descendants(pid) -> list[Process]     all below `pid` that live (zombies do not)
     survivors(attempt, pid, pid_start) -> list[Process]
                                           what is left of an attempt whose shim is gone
@@ -25,7 +24,6 @@ if sys.platform == "linux":
         become_subreaper,
         boot_id,
         descendants,
-        is_alive,
         start_time,
         survivors,
     )
@@ -35,7 +33,6 @@ else:
         become_subreaper,
         boot_id,
         descendants,
-        is_alive,
         start_time,
         survivors,
     )
@@ -47,7 +44,6 @@ __all__ = [
     "descendants",
     "fall_back",
     "get_ahead",
-    "is_alive",
     "kill_all",
     "kill_each",
     "stand_out",

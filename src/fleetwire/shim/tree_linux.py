@@ -41,12 +41,6 @@ def start_time(pid: int) -> int | None:
         return None
 
 
-def is_alive(pid: int, start: int | None) -> bool:
-    """Whether the process that started then lives; a zombie does not."""
-    process = _living(pid)
-    return process is not None and start_time(pid) == start
-
-
 def become_subreaper() -> None:
     """Make orphans among our descendants our children: a double fork cannot escape.
 

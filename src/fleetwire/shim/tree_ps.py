@@ -29,11 +29,6 @@ def start_time(pid: int) -> int | None:
     return next((process.start for process in _all() if process.pid == pid), None)
 
 
-def is_alive(pid: int, start: int | None) -> bool:
-    """Whether the process that started then lives."""
-    return start is not None and start_time(pid) == start
-
-
 def become_subreaper() -> None:
     """Not offered by these systems."""
 

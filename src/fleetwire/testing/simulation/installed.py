@@ -116,7 +116,7 @@ def installed() -> Iterator[Installed]:
     )  # fmt: skip
     tree = SimpleNamespace(
         boot_id=lambda: where.node().boot_id,
-        is_alive=lambda *_: False,  # nobody copies a folder there
+        descendants=lambda _: [],  # nobody copies a folder there
         survivors=lambda attempt, _pid, _start: where.node().survivors(attempt),
         kill_each=lambda processes: where.node().kill_each(processes),
     )

@@ -208,12 +208,12 @@ _UNSETTLED_OF_NODES = PreparedIn(
 )
 
 
-_ASSIGNED = Prepared(_LOCK.where(LIVE).where(attempts.c.state == "assigned"))
+_ALL_ASSIGNED = Prepared(_LOCK.where(LIVE).where(_ASSIGNED))
 
 
 def assigned(connection: Connection) -> list[AttemptRow]:
     """Return all assigned attempts, locked."""
-    return [_row(row) for row in _ASSIGNED.rows(connection, {})]
+    return [_row(row) for row in _ALL_ASSIGNED.rows(connection, {})]
 
 
 def live_of_node(connection: Connection, node: str) -> list[AttemptRow]:

@@ -112,7 +112,7 @@ def test_login_keeps_the_cookie_and_sends_its_origin(server: ScriptedServer, rep
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         b"Set-Cookie: fleetwire_session=s3; HttpOnly; SameSite=Strict\r\nContent-Length: "
     )
-    body = b'{"user":{"id":"u","name":"ann","role":"admin"}}'
+    body = b'{"user":{"id":"u","name":"ann","role":"admin"},"csrf":"c7"}'
     server.answers += [
         head + str(len(body)).encode() + b"\r\n\r\n" + body,
         reply(b'{"id":"k","name":"cli","token":"fw_x"}', 201),
@@ -122,6 +122,7 @@ def test_login_keeps_the_cookie_and_sends_its_origin(server: ScriptedServer, rep
         assert client.create_token("cli").token == "fw_x"
     assert server.asked[1].headers["Cookie"] == "fleetwire_session=s3"
     assert server.asked[1].headers["Origin"] == server.url
+    assert server.asked[1].headers["X-CSRF-Token"] == "c7"
 
 
 def test_lists_are_read_to_their_end(server: ScriptedServer, reply: Reply) -> None:

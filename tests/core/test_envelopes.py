@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from fleetwire.agent import keys
-from fleetwire.core.access import allowed
 from fleetwire.core.envelopes import (
     Envelope,
     HelloClaim,
@@ -110,12 +109,6 @@ def test_a_foreign_or_expired_envelope_is_refused(change: dict[str, Any], said: 
 
 def test_another_spec_is_refused() -> None:
     assert objection(ENVELOPE, Script("rm"), **HERE) == "the order is signed for another spec"
-
-
-def test_access_is_denied_by_default() -> None:
-    assert allowed("admin", "run")
-    assert not allowed("admin", "fly")
-    assert not allowed("nobody", "read")
 
 
 ENVELOPES = st.builds(

@@ -81,16 +81,18 @@ class Client:
         """Begin a session by cookie, kept in this client, for making a token with."""
         body = msgspec.json.encode({"username": username, "password": password})
         answer = self.connection.request("POST", f"{BASE}/login", body=body, repeatable=True)
+        began = _read(answer, shapes.LoggedIn)
         for line in answer.headers.get_all("Set-Cookie"):
             pair = line.partition(";")[0].strip()
-            if pair.startswith("fleetwire_session="):
+            if pair.startswith(("fleetwire_session=", "__Host-fleetwire_session=")):
                 self.connection.cookie = pair
-        return _read(answer, shapes.LoggedIn).user
+                self.connection.csrf = began.csrf
+        return began.user
 
     def logout(self) -> None:
         """End the session that `login` began."""
         self.connection.request("DELETE", f"{BASE}/login")
-        self.connection.cookie = None
+        self.connection.cookie = self.connection.csrf = None
 
     def me(self) -> shapes.User:
         """Return who the server takes us for."""

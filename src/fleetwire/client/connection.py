@@ -96,6 +96,7 @@ class Connection:
         self.patience = patience
         self.reached = False
         self.cookie: str | None = None
+        self.csrf: str | None = None
         self._token = token
         self._place = Place(parts.hostname, port, parts.scheme == "https")
         self._ca = ca
@@ -260,6 +261,8 @@ class Connection:
         elif self.cookie is not None:
             # The server checks the Origin of every write by cookie, as of a browser's.
             headers |= {"Cookie": self.cookie, "Origin": self.origin}
+            if self.csrf is not None:
+                headers["X-CSRF-Token"] = self.csrf
         if body is not None:
             headers["Content-Type"] = "application/json"
         return headers | dict(more or {})

@@ -87,6 +87,7 @@ class Run(msgspec.Struct):
     spec: msgspec.Raw = msgspec.Raw(b"null")
     counts: dict[str, int] = {}
     retry: Retry | None = None
+    project: str | None = None
     tasks: list[Task] | None = None
 
 
@@ -107,6 +108,7 @@ class Node(msgspec.Struct):
     address: str | None = None
     clock_skew: float | None = None
     created_at: str | None = None
+    project: str | None = None
     inventory: dict[str, Any] | None = None
     warnings: list[str] = []
 
@@ -153,18 +155,57 @@ class Readiness(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """Who the server takes us for; `via` is cookie or token."""
+    """Who the server takes us for; `via` is cookie or token. A system admin's role is `admin`;
+    `permissions` are those of the whole system, `projects` says the others.
+    """
 
     id: str
     name: str
     role: str
     via: str | None = None
+    permissions: list[str] = []
+    projects: list[Project] = []
 
 
 class LoggedIn(msgspec.Struct):
-    """The answer to a login."""
+    """The answer to a login; `csrf` goes with every change by its cookie."""
 
     user: User
+    csrf: str | None = None
+
+
+class Project(msgspec.Struct):
+    """A project, and what we have and may in it."""
+
+    id: str
+    name: str
+    created_at: str | None = None
+    roles: list[str] = []
+    permissions: list[str] = []
+
+
+class Member(msgspec.Struct):
+    """The roles and grants of a user in a project."""
+
+    user_id: str
+    user: str
+    project_id: str
+    project: str
+    roles: list[str] = []
+
+
+class Account(msgspec.Struct):
+    """A user, as a system admin sees it; `password` is there once, when the server made it."""
+
+    id: str
+    name: str
+    role: str
+    disabled: bool = False
+    created_at: str | None = None
+    has_password: bool = True
+    totp: bool = False
+    password: str | None = None
+    projects: list[Member] = []
 
 
 class Token(msgspec.Struct):
@@ -176,6 +217,8 @@ class Token(msgspec.Struct):
     created_at: str | None = None
     expires_at: str | None = None
     last_used_at: str | None = None
+    project: str | None = None
+    permissions: list[str] | None = None
 
 
 class EnrolmentToken(msgspec.Struct):
@@ -187,6 +230,7 @@ class EnrolmentToken(msgspec.Struct):
     created_at: str | None = None
     expires_at: str | None = None
     used_at: str | None = None
+    project: str | None = None
     name: str | None = None
     network: str | None = None
     approval: bool = False

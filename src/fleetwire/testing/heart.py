@@ -21,9 +21,10 @@ from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.api.http import BoundedHttp
 from fleetwire.server.domain import cluster, enrolment, runs, story, views
 from fleetwire.server.domain.enrolment import Keys
+from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.submissions import Submissions
-from fleetwire.server.domain.views import RunView
+from fleetwire.server.domain.views import NodeView, RunView
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
@@ -192,6 +193,14 @@ class Heart:
     async def run(self, run_id: str) -> RunView:
         """Return a run."""
         return await self.database.read(lambda connection: views.get_run(connection, run_id))
+
+    async def node_named(self, name: str) -> NodeView:
+        """Return the node of this name."""
+        page = await self.database.read(lambda connection: views.list_nodes(connection, limit=500))
+        for node in page.items:
+            if isinstance(node, NodeView) and node.name == name:
+                return node
+        raise NotFound(f"There is no node {name!r}.")
 
     async def story(self, run_id: str) -> list[str]:
         """Return the lines of a run's story."""

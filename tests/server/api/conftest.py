@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from fleetwire.core import access
 from fleetwire.core.chunks import Piece
 from fleetwire.server import app
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.config import Config
-from fleetwire.server.domain import people
+from fleetwire.server.domain import people, users
 from fleetwire.server.logs.chunks import encode
-from fleetwire.server.store import tables
+from fleetwire.server.store import projects, tables
 
 T = TypeVar("T")
 WAIT_S = 30.0
@@ -142,6 +143,30 @@ class Server:
         )  # fmt: skip
         return secret
 
+    def new_project(self, name: str) -> str:
+        """Make a project of the admin's; return its id."""
+        answer = self.call("POST", "/api/v1/projects", {"name": name})
+        assert answer.status == 201, answer
+        return str(answer.json["id"])
+
+    def new_user(
+        self, name: str, *roles: str, project: str = access.DEFAULT_PROJECT, role: str = "user"
+    ) -> str:
+        """Make a user with these roles in a project; return a token of theirs."""
+        secret = f"fw_{app.new_secret()}"
+
+        def make(tx: Any) -> None:
+            made = users.create(
+                tx, name, password_hash="", is_system_admin=role == "admin", ids=app.new_id
+            )
+            projects.set_roles(tx.connection, made.id, project, roles)
+            people.create_token(
+                tx, made.id, ids=app.new_id, name="test", secret=people.digest(secret)
+            )
+
+        self.write(make)
+        return secret
+
     def call(
         self,
         method: str,
@@ -184,7 +209,7 @@ class Server:
         )
         assert answer.status == 200, answer
         cookie = answer.headers["set-cookie"].partition(";")[0]
-        return {"Cookie": cookie, "Origin": self.origin}
+        return {"Cookie": cookie, "Origin": self.origin, "X-CSRF-Token": answer.json["csrf"]}
 
     def events(self, path: str, *, last: str = "") -> Events:
         """Open a stream."""
@@ -199,12 +224,12 @@ class Server:
 
     # -- a fleet without agents ----------------------------------------------------------------
 
-    def add_node(self, name: str, **labels: str) -> str:
+    def add_node(self, name: str, *, project: str = access.DEFAULT_PROJECT, **labels: str) -> str:
         node = app.new_id()
         row = {
             "id": node, "name": name, "signing_key": bytes(32), "sealing_key": bytes(32),
             "labels": json.dumps(labels), "capacity": 5, "incarnation": "x" * 16,
-            "created_at": app.now_us(),
+            "created_at": app.now_us(), "project_id": project,
         }  # fmt: skip
 
         def add(tx: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import fleetwire.core
 import fleetwire.server
+from fleetwire.core import access
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api import errors
 
@@ -43,7 +44,7 @@ def test_every_status_belongs_to_an_error() -> None:
     [
         (errors.BadJson, 400),
         (errors.Unauthenticated, 401),
-        (errors.Forbidden, 403),
+        (access.Forbidden, 403),
         (errors.BodyTooLarge, 413),
         (errors.Unprocessable, 422),
         (FleetwireError, 422),

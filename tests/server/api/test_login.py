@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import argon2
 import pytest
 
+from fleetwire.core import limits
+from fleetwire.server import app
 from fleetwire.server.api.errors import TooManyLogins
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import ACCOUNT, ADDRESS, BUCKETS, PAIR, LoginThrottle
@@ -31,8 +33,11 @@ def test_login_cookie_me_logout(server: Server) -> None:
     assert cookie["samesite"].lower() == "strict"
     assert cookie["path"] == "/"
     page = {"Cookie": f"fleetwire_session={cookie.value}", "Origin": server.origin}
+    page["X-CSRF-Token"] = answer.json["csrf"]
     me = server.call("GET", "/api/v1/me", headers=page, token=None)
-    assert me.json == {**user, "via": "cookie"}
+    assert me.json["csrf"] == page["X-CSRF-Token"]
+    assert {**me.json, **user, "via": "cookie"} == me.json
+    assert me.json["projects"][0]["name"] == "default"
     assert server.call("DELETE", "/api/v1/login", headers=page, token=None).status == 204
     assert server.call("GET", "/api/v1/me", headers=page, token=None).status == 401
 
@@ -192,3 +197,21 @@ def test_passwords_that_are_strange_are_only_wrong(server: Server) -> None:
             token=None,
         )  # fmt: skip
         assert answer.status == 401
+
+
+@pytest.mark.limit("sessions_per_user")
+def test_one_login_too_many_ends_the_oldest(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    user = server.read(lambda c: people.account(c, "admin")).id
+    digests = [people.digest(str(number)) for number in range(limits.SESSIONS_PER_USER + 1)]
+
+    def stored() -> int:
+        return len(server.read(lambda c: c.execute(tables.sessions.select()).all()))
+
+    for number, digest in enumerate(digests, 1):
+        server.write(
+            lambda tx, digest=digest: people.start_session(tx, user, secret=digest, ids=app.new_id)
+        )
+        assert stored() == min(number, limits.SESSIONS_PER_USER)
+    left = server.read(lambda c: {row.hash for row in c.execute(tables.sessions.select())})
+    assert left == set(digests[1:])

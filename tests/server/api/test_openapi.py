@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetwire.server.api import openapi
+from fleetwire.server.api import access_page, openapi
+from fleetwire.server.api.asgi import OPEN_ROUTES
 from fleetwire.server.api.doors import OPEN
 from fleetwire.server.api.routes import DOORS
 
@@ -12,10 +13,15 @@ if TYPE_CHECKING:
     from tests.server.api.conftest import Server
 
 COMMITTED = Path(__file__).parents[3] / "openapi" / "fleetwire.json"
+ACCESS = Path(__file__).parents[3] / "docs" / "access.md"
 
 
 def test_the_committed_document_is_what_the_code_says() -> None:
     assert COMMITTED.read_text("utf-8") == openapi.text(DOORS), "run ./dev openapi"
+
+
+def test_the_committed_page_of_access_is_what_the_code_says() -> None:
+    assert ACCESS.read_text("utf-8") == access_page.text(DOORS, OPEN_ROUTES), "run ./dev openapi"
 
 
 def test_every_door_is_documented() -> None:

@@ -66,7 +66,7 @@ async def test_labels_of_the_token_win_but_not_over_what_the_machine_knows(serve
         token = await one.token(role="token's", os="beos", zone="z1")
         enrolled = await enrol(one, token)
         assert enrolled.labels == {"os": "linux", "role": "token's", "zone": "z1"}
-        node = await one.database.read(lambda c: views.get_node(c, "a"))
+        node = await one.node_named("a")
         assert node.labels == enrolled.labels
         assert node.address == "127.0.0.1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleetwire.core import limits
 from fleetwire.core.absences import Ending, Life
-from fleetwire.server.domain import node_story, views
+from fleetwire.server.domain import node_story
 from fleetwire.server.domain.views import NodeView
 from fleetwire.testing.fake_node import FakeNode
 from fleetwire.testing.heart import Clock, Heart, Serve
@@ -21,7 +21,7 @@ async def told(one: Heart, node: FakeNode) -> list[str]:
 
 async def shown(one: Heart, name: str) -> NodeView:
     await one.leases.round()
-    return await one.database.read(lambda c: views.get_node(c, name))
+    return await one.node_named(name)
 
 
 async def test_a_return_says_why_the_node_was_away(serve: Serve) -> None:

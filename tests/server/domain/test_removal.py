@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleetwire.core import limits
-from fleetwire.server.domain import nodes, removal, views
+from fleetwire.server.domain import nodes, removal
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.domain.removal import Deleted, NodeAtWork
 from fleetwire.testing.fake_node import Behaviour, FakeNode
@@ -102,7 +102,7 @@ async def test_a_drained_node_keeps_that_over_a_restart_of_the_server(serve: Ser
 
             async def admin() -> str:
                 await one.leases.round()
-                return (await one.database.read(lambda c: views.get_node(c, "a"))).admin
+                return (await one.node_named("a")).admin
 
             await one.wait(admin, lambda seen: seen == "drained")
             run_id = await one.submit()

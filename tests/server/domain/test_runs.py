@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from fleetwire.core import access
+from fleetwire.core.access import Reach
 from fleetwire.core.errors import BadSelector, BadSpec, NoNodeMatches
 from fleetwire.core.specs import RunRequest, Script
-from fleetwire.server.domain import runs, views
+from fleetwire.server.domain import finding, runs, views
 from fleetwire.server.domain.errors import Ambiguous, IdempotencyConflict, NotFound
 from fleetwire.testing.heart import SUBMITTER, Heart, Serve, new_id
 
@@ -140,15 +142,17 @@ async def test_pages_and_prefixes(serve: Serve) -> None:
         assert rest.next_cursor is None
         assert seen == sorted(seen, reverse=True)
 
-        found = await one.database.read(lambda c: views.resolve_prefix(c, "run", made[0][:35]))
+        mine = frozenset({access.DEFAULT_PROJECT})
+        reach = Reach("read", mine, mine)
+        found = await one.database.read(lambda c: finding.run(c, made[0][:35], reach))
         assert found[:35] == made[0][:35]
         with pytest.raises(Ambiguous):
-            await one.database.read(lambda c: views.resolve_prefix(c, "run", made[0][:6]))
+            await one.database.read(lambda c: finding.run(c, made[0][:6], reach))
         with pytest.raises(NotFound):
-            await one.database.read(lambda c: views.resolve_prefix(c, "run", "ffffff"))
+            await one.database.read(lambda c: finding.run(c, "ffffff", reach))
         with pytest.raises(NotFound):
-            await one.database.read(lambda c: views.resolve_prefix(c, "run", "x%_'"))
-        node = await one.database.read(lambda c: views.get_node(c, "a"))
+            await one.database.read(lambda c: finding.run(c, "x%_'", reach))
+        node = await one.node_named("a")
         assert node.link == "offline"
         short = node.id[:13]
-        assert (await one.database.read(lambda c: views.get_node(c, short))).id == node.id
+        assert await one.database.read(lambda c: finding.node(c, short, reach)) == node.id

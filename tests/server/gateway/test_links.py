@@ -49,7 +49,7 @@ async def log_of(one: Heart, task: views.TaskView) -> bytes:
 
 
 async def admin_of(one: Heart, name: str) -> str:
-    return (await one.database.read(lambda c: views.get_node(c, name))).admin
+    return (await one.node_named(name)).admin
 
 
 async def test_a_run_goes_all_the_way(serve: Serve) -> None:
@@ -477,7 +477,7 @@ async def test_beats_and_inventory(serve: Serve) -> None:
             largest = {"kernel": "x" * (limits.INVENTORY_BYTES - len('{"kernel":""}'))}
             node.inventory(largest)
             await one.wait(
-                lambda: one.database.read(lambda c: views.get_node(c, "a")),
+                lambda: one.node_named("a"),
                 lambda view: view.inventory == largest,
             )
             node.inventory({"kernel": largest["kernel"] + "x"})

@@ -13,7 +13,7 @@ from fleetwire.testing.heart import Clock, Heart, Serve
 
 
 async def link_of(one: Heart, name: str) -> str:
-    return (await one.database.read(lambda c: views.get_node(c, name))).link
+    return (await one.node_named(name)).link
 
 
 async def test_a_node_is_offline_after_ninety_seconds_and_not_before(serve: Serve) -> None:
@@ -197,6 +197,6 @@ async def test_drains_are_confirmed_by_the_loop_too(serve: Serve) -> None:
 
             async def admin() -> str:
                 await one.leases.round()
-                return (await one.database.read(lambda c: views.get_node(c, "a"))).admin
+                return (await one.node_named("a")).admin
 
             await one.wait(admin, lambda seen: seen == "drained")

@@ -22,10 +22,27 @@ from fleetwire.server.api.front import FrontDoor
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.api.routes import DOORS
 
-AGENT_PATHS: Final = frozenset({"/api/agents/register/", "/ws/agent/{node}", "/api/agents/ca"})
-"""The agents' routes: open here, because each proves itself by its own means (an enrolment token,
-a signature over the challenge) before anything it says is believed; the CA's certificate is
-public."""
+OPEN_ROUTES: Final = frozenset(
+    {
+        # How one becomes somebody.
+        "POST /api/v1/login",
+        # Bare health, for a balancer.
+        "GET /healthz",
+        "GET /readyz",
+        # What is in the public source of this version: nothing of this server, fleet or people.
+        "GET /openapi.json",
+        "GET /docs",
+        "GET /{path:path}",
+        # The agents' routes: each agent proves itself by its own means (an enrolment token, a
+        # signature over the challenge) before anything it says is believed.
+        "/api/agents/register/",
+        "/ws/agent/{node}",
+        # The CA's certificate is public: it is what a fingerprint is compared with.
+        "/api/agents/ca",
+    }
+)
+"""All that answers somebody whom nobody knows: a route that is neither here nor behind a
+permission stops the start (deny by default)."""
 
 
 def build(
@@ -39,7 +56,7 @@ def build(
     app = _Application(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.parts = parts
     app.router.routes.extend((*DOORS, *gateway, *openapi.doors(DOORS), *console.doors()))
-    check_guarded(app.router.routes, others_open=AGENT_PATHS)
+    check_guarded(app.router.routes, open_routes=OPEN_ROUTES)
     sockets = [route for route in gateway if isinstance(route, WebSocketRoute)]
     return FrontDoor(Directory(DOORS, app, sockets), names=names, error_id=error_id)
 

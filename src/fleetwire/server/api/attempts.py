@@ -13,13 +13,14 @@ from starlette.types import Receive, Scope, Send
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api import write
-from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.doors import Door, caller_of, reach_of
 from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.follow import follow_log
 from fleetwire.server.api.params import LogQuery, SearchQuery, StreamQuery
 from fleetwire.server.api.parts import Parts, parts_of
-from fleetwire.server.api.streams import EventStream, EventWriter
-from fleetwire.server.domain import views
+from fleetwire.server.api.streams import EventStream, EventWriter, first_of
+from fleetwire.server.domain import finding, views
+from fleetwire.server.domain.people import Caller
 from fleetwire.server.domain.views import AttemptView
 
 READ_DEFAULT = 256 * 1024
@@ -28,8 +29,9 @@ RAW_BYTES = 1024 * 1024
 
 
 async def _find(request: Request, attempt: str) -> AttemptView:
+    reach = reach_of(request)
     return await parts_of(request).database.read(
-        lambda c: views.get_attempt(c, views.resolve_prefix(c, "attempt", attempt))
+        lambda c: views.get_attempt(c, finding.attempt(c, attempt, reach))
     )
 
 
@@ -94,7 +96,7 @@ async def raw(request: Request, attempt: str) -> Response:
     lengths = await parts.logs.lengths([(one.segment, one.attempt)])
     if one.attempt not in lengths:  # its segment is gone; reading says why
         await parts.logs.read(one.segment, one.attempt, 0, 1)
-    return RawLog(parts, one, lengths.get(one.attempt, 0))
+    return RawLog(parts, caller_of(request), one, lengths.get(one.attempt, 0))
 
 
 class RawLog(Response):
@@ -102,18 +104,25 @@ class RawLog(Response):
 
     media_type = "application/octet-stream"
 
-    def __init__(self, parts: Parts, followed: AttemptView, length: int) -> None:
+    def __init__(self, parts: Parts, caller: Caller, followed: AttemptView, length: int) -> None:
         name = f"{followed.attempt}.log"
         super().__init__(headers={"content-disposition": f'attachment; filename="{name}"'})
         del self.headers["content-length"]  # with gaps there are fewer bytes than the length
         self._parts = parts
+        self._caller = caller
         self._followed = followed
         self._length = length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer (ASGI)."""
+        """Send the answer (ASGI), as long as the caller may have it."""
         del scope, receive
+        self._is_whole = False
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await first_of(self._write(send), self._parts.auth.until_changed(self._caller))
+        if not self._is_whole:
+            raise CutShort("The caller's login or token has ended, or may something else now.")
+
+    async def _write(self, send: Send) -> None:
         one = self._followed
         offset = 0
         while offset < self._length and not self._parts.leaving.is_set():
@@ -130,6 +139,7 @@ class RawLog(Response):
         if offset < self._length:
             raise CutShort("The server is leaving.")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._is_whole = True
 
 
 class CutShort(FleetwireError):
@@ -152,25 +162,25 @@ async def stream(
     async def write_to(out: EventWriter) -> None:
         await follow_log(parts, one, offset, out)
 
-    return EventStream(parts, caller_of(request), write_to, time.monotonic)
+    return EventStream(request, caller_of(request), write_to, time.monotonic)
 
 
 _LOG = "/api/v1/attempts/{attempt}/log"
 DOORS = [
     Door(
-        "GET", _LOG, read, permission="read", tag="logs",
+        "GET", _LOG, read, permission="read-logs", tag="logs",
         answers={200: shapes.LogBytes | shapes.LogLines}, problems=(404, 409, 410),
     ),
     Door(
-        "GET", f"{_LOG}/search", search, permission="read", tag="logs",
+        "GET", f"{_LOG}/search", search, permission="read-logs", tag="logs",
         answers={200: shapes.LogMatches}, problems=(404, 409, 410),
     ),
     Door(
-        "GET", f"{_LOG}/raw", raw, permission="read", tag="logs",
+        "GET", f"{_LOG}/raw", raw, permission="read-logs", tag="logs",
         answers={200: "application/octet-stream"}, problems=(404, 409, 410),
     ),
     Door(
-        "GET", f"{_LOG}/stream", stream, permission="read", tag="logs",
+        "GET", f"{_LOG}/stream", stream, permission="read-logs", tag="logs",
         answers={200: "text/event-stream"}, problems=(404, 409, 410, 429),
         headers={"Last-Event-ID": "The id of the last event that came, to go on after it"},
     ),

@@ -12,6 +12,7 @@ with path parameters as `str`, at most one pydantic model for the query, and one
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast, get_args, get_type_hints
 from urllib.parse import parse_qsl
@@ -25,10 +26,10 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from fleetwire.core import access
+from fleetwire.core.access import Forbidden, Reach
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api.errors import (
     BadJson,
-    Forbidden,
     Unprocessable,
     UnsupportedMediaType,
     problem_of,
@@ -42,6 +43,7 @@ OPEN: Final = "open"
 """Instead of a permission: whoever asks. The list of these doors is short and tested."""
 
 QUERY_FIELDS: Final = 32
+SLOW_BODY_S: Final = 1.0
 Answers: TypeAlias = Mapping[int, Any]
 PROBLEM: Final[dict[str, Any]] = {"description": "Problem document"}
 """Stands for the shared response of errors (`openapi`)."""
@@ -62,7 +64,7 @@ class Door(APIRoute):
 
     def __init__(
         self,
-        method: Literal["GET", "POST", "PATCH", "DELETE"],
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
         path: str,
         endpoint: Endpoint,
         *,
@@ -72,7 +74,7 @@ class Door(APIRoute):
         headers: Mapping[str, str] | None = None,
         tag: str,
     ) -> None:
-        if permission != OPEN and permission not in get_args(access.Permission):
+        if permission != OPEN and permission not in access.PERMISSIONS:
             raise Unguarded(
                 f"{method} {path} needs the permission {permission!r}, which nobody can have.",
                 hint="Use one of core.access.Permission.",
@@ -115,24 +117,28 @@ class Door(APIRoute):
 
     async def _answer(self, request: Request) -> Response:
         if self.permission != OPEN:
-            caller = await parts_of(request).auth.caller(request)
-            if not access.allowed(caller.role, self.permission):
-                raise Forbidden(
-                    f"Your role {caller.role!r} does not have the permission {self.permission!r}.",
-                    hint="Ask an administrator.",
-                )
-            request.scope["fleetwire.caller"] = caller
+            await self._enter(request)
         arguments: dict[str, Any] = dict(request.path_params)
         shape = self._shape
         query = parse_query(request.scope["query_string"], shape.query)
         if shape.query_name is not None:
             arguments[shape.query_name] = query
         if shape.body is not None:
+            began = time.monotonic()
+            body = await _body(request.receive)
+            if self.permission != OPEN and time.monotonic() - began > SLOW_BODY_S:
+                await self._enter(request)  # rights may have ended while it came
             arguments[shape.body_name] = parse_body(
-                request.headers.get("content-type"), await _body(request.receive), shape.body
+                request.headers.get("content-type"), body, shape.body
             )
         endpoint: Endpoint = self.endpoint
         return await endpoint(request, **arguments)
+
+    async def _enter(self, request: Request) -> None:
+        """Authenticate and authorise, or raise why not."""
+        caller = await parts_of(request).auth.caller(request)
+        request.scope["fleetwire.caller"] = caller
+        request.scope["fleetwire.reach"] = reached(caller, self.permission)
 
 
 async def _body(receive: Receive) -> bytes:
@@ -155,13 +161,45 @@ def caller_of(request: Request) -> Caller:
     return cast("Caller", request.scope["fleetwire.caller"])
 
 
-def check_guarded(routes: Iterable[BaseRoute], *, others_open: frozenset[str]) -> None:
-    """Raise Unguarded for a route that is neither a door nor one of `others_open` (paths)."""
+def reach_of(request: Request) -> Reach:
+    """Return how far the permission of the request's door goes: in which projects its caller has
+    it. Only behind a door whose permission is one of projects.
+    """
+    return cast("Reach", request.scope["fleetwire.reach"])
+
+
+def reached(caller: Caller, permission: str) -> Reach | None:
+    """Return how far a permission goes; None for one that is not of projects. Raises Forbidden
+    where the caller does not have it anywhere.
+    """
+    if permission in access.IN_PROJECT:
+        reach = access.reach(caller.rights, permission)
+        if not reach.is_nowhere:
+            return reach
+        where = "in any project"
+    else:
+        if access.allowed(caller.rights, permission):
+            return None
+        where = "here"
+    raise Forbidden(
+        f"You do not have the permission {permission!r} {where}.",
+        hint="Ask a system admin, or an admin of the project.",
+    )
+
+
+def check_guarded(routes: Iterable[BaseRoute], *, open_routes: frozenset[str]) -> None:
+    """Raise Unguarded for a route that is neither behind a permission nor one of `open_routes`
+    (`METHOD path` of doors, the path of others).
+    """
     for route in routes:
-        path = getattr(route, "path", None)
-        if not isinstance(route, Door) and path not in others_open:
+        name = str(getattr(route, "path", None))
+        if isinstance(route, Door):
+            if route.permission != OPEN:
+                continue
+            name = f"{route.method} {name}"
+        if name not in open_routes:
             raise Unguarded(
-                f"The route {path!r} does not say who may pass.",
+                f"The route {name!r} does not say who may pass.",
                 hint="Make it a Door with a permission.",
             )
 

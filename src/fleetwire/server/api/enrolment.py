@@ -10,17 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire.server.api import cursor, views, write
-from fleetwire.server.api.doors import Door, caller_of
-from fleetwire.server.api.params import EnrolmentTokenParams, ListQuery
+from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.params import EnrolmentTokenParams, EnrolmentTokensQuery
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import enrolment
+from fleetwire.server.domain import enrolment, finding
 
 ENROLMENT_PREFIX: Final = "fw_enrol_"
 
 
 async def create(request: Request, body: EnrolmentTokenParams) -> Response:
     """Make an enrolment token. Its text is in this answer and nowhere else."""
-    parts, caller = parts_of(request), caller_of(request)
+    parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     secret = ENROLMENT_PREFIX + parts.secret()
     made = await parts.database.write(
         lambda tx: enrolment.create_token(
@@ -33,6 +33,7 @@ async def create(request: Request, body: EnrolmentTokenParams) -> Response:
             name_pattern=body.name,
             network=body.network,
             approval=body.approval,
+            project=finding.project_for(tx.connection, body.project, reach),
         )
     )
     pin = parts.ca_fingerprint()
@@ -52,18 +53,23 @@ def command(url: str, token: str, ca_fingerprint: str | None) -> str:
     )
 
 
-async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+async def list_(request: Request, query: Annotated[EnrolmentTokensQuery, Query()]) -> Response:
     """List the enrolment tokens, newest first, used and expired ones among them."""
-    before = cursor.parse_after(query.cursor)
+    before, reach = cursor.parse_after(query.cursor), reach_of(request)
     found, last = await parts_of(request).database.read(
-        lambda c: enrolment.list_tokens(c, cursor=before, limit=query.limit)
+        lambda c: enrolment.list_tokens(
+            c, cursor=before, limit=query.limit, within=finding.within(c, query.project, reach)
+        )
     )
     return write.page([_shape(one) for one in found], cursor.after(last) if last else None)
 
 
 async def delete(request: Request, token: str) -> Response:
     """Delete an enrolment token; a node that used it stays."""
-    await parts_of(request).database.write(lambda tx: enrolment.delete_token(tx, token))
+    within = reach_of(request).may
+    await parts_of(request).database.write(
+        lambda tx: enrolment.delete_token(tx, token, within=within)
+    )
     return Response(status_code=204)
 
 
@@ -79,14 +85,15 @@ def _shape(view: enrolment.EnrolmentTokenView) -> dict[str, Any]:
         "name": view.name_pattern,
         "network": view.network,
         "approval": view.approval,
+        "project": view.project,
     }
 
 
 async def uses(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """List what enrolment tokens were shown, taken or refused, newest first."""
-    before = cursor.parse_number(query.cursor)
+    before, within = cursor.parse_number(query.cursor), reach_of(request).may
     found, last = await parts_of(request).database.read(
-        lambda c: enrolment.list_uses(c, before=before, limit=query.limit)
+        lambda c: enrolment.list_uses(c, before=before, limit=query.limit, within=within)
     )
     shown = [
         {

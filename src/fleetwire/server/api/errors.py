@@ -27,11 +27,14 @@ STATUS: Final[dict[str, int]] = {
     "bad-credentials": 401,
     "forbidden": 403,
     "bad-origin": 403,
+    "bad-csrf": 403,
     "bad-enrolment-token": 403,
     "not-found": 404,
     "method-not-allowed": 405,
     "ambiguous-id": 409,
     "name-taken": 409,
+    "last-admin": 409,
+    "project-in-use": 409,
     "node-at-work": 409,
     "not-admitted": 409,
     "not-quarantined": 409,
@@ -88,16 +91,16 @@ class BadCredentials(FleetwireError):
     code = "bad-credentials"
 
 
-class Forbidden(FleetwireError):
-    """The caller is known and may not do this."""
-
-    code = "forbidden"
-
-
 class BadOrigin(FleetwireError):
     """A page of another site asks with this browser's cookie."""
 
     code = "bad-origin"
+
+
+class BadCsrf(FleetwireError):
+    """A change by cookie does not show the token that goes with it."""
+
+    code = "bad-csrf"
 
 
 class BadHost(FleetwireError):

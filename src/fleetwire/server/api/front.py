@@ -104,7 +104,9 @@ class FrontDoor:
             refused = True
         else:
             # Agents send no Origin; a browser always does, on every socket without exception.
-            refused = origin is not None and not same_origin(origin, headers.get("host", ""))
+            refused = origin is not None and not same_origin(
+                origin, headers.get("host", ""), scope["scheme"]
+            )
         if refused:
             await receive()
             await send({"type": "websocket.close", "code": 4403, "reason": "not from there"})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fleetwire.core import access
 from fleetwire.server.api import views, write
-from fleetwire.server.api.auth import COOKIE, check_origin
+from fleetwire.server.api.auth import check_origin, cookie_name, csrf_of
 from fleetwire.server.api.doors import OPEN, Door, caller_of
 from fleetwire.server.api.errors import BadCredentials
 from fleetwire.server.api.params import LoginParams
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import people
+from fleetwire.server.domain import people, projects
+from fleetwire.server.domain.people import Place
 
 
 async def login(request: Request, body: LoginParams) -> Response:
@@ -36,18 +38,27 @@ async def login(request: Request, body: LoginParams) -> Response:
     secret = parts.secret()
     digest = people.digest(secret)
     user = account.id
-    await parts.database.write(lambda tx: people.start_session(tx, user, secret=digest))
-    response = write.answer({"user": {"id": user, "name": account.name, "role": account.role}})
+    place = Place(address, request.headers.get("user-agent", ""))
+    await parts.database.write(
+        lambda tx: people.start_session(tx, user, secret=digest, ids=parts.ids, place=place)
+    )
+    shown = {"id": user, "name": account.name, "role": account.role}
+    response = write.answer({"user": shown, "csrf": csrf_of(secret)})
+    set_cookie(response, request.url.scheme, secret)
+    return response
+
+
+def set_cookie(response: Response, scheme: str, secret: str) -> None:
+    """Give the browser its login cookie."""
     response.set_cookie(
-        COOKIE,
+        cookie_name(scheme),
         secret,
         max_age=people.SESSION_S,
         path="/",
-        secure=request.url.scheme == "https",
+        secure=scheme == "https",
         httponly=True,
         samesite="strict",
     )
-    return response
 
 
 async def logout(request: Request) -> Response:
@@ -57,15 +68,32 @@ async def logout(request: Request) -> Response:
         await parts.database.write(lambda tx: people.end_session(tx, secret=caller.credential))
         parts.auth.forget(caller.credential)
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    scheme = request.url.scheme
+    response.delete_cookie(
+        cookie_name(scheme), path="/", secure=scheme == "https", httponly=True, samesite="strict"
+    )
     return response
 
 
 async def me(request: Request) -> Response:
-    """Say who asks."""
-    caller = caller_of(request)
+    """Say who asks, and what they may."""
+    parts, caller = parts_of(request), caller_of(request)
+    rights = caller.rights
+    within = access.reach(rights, "read").knows
+    found = await parts.database.read(lambda c: projects.of(c, rights, within=within))
+    cookie = request.cookies.get(cookie_name(request.url.scheme), "")
     return write.answer(
-        {"id": caller.user, "name": caller.name, "role": caller.role, "via": caller.via}
+        {
+            "id": caller.user,
+            "name": caller.name,
+            "role": caller.role,
+            "via": caller.via,
+            "csrf": csrf_of(cookie) if caller.via == "cookie" else None,
+            "permissions": sorted(
+                one for one in access.OF_SYSTEM | access.OWN if access.allowed(rights, one)
+            ),
+            "projects": [write.project(one) for one in found],
+        }
     )
 
 
@@ -75,7 +103,8 @@ DOORS = [
         answers={200: views.LoggedIn}, problems=(401, 403, 429),
     ),
     Door(
-        "DELETE", "/api/v1/login", logout, permission="read", tag="people", answers={204: None}
+        "DELETE", "/api/v1/login", logout, permission="know-self", tag="people",
+        answers={204: None},
     ),
-    Door("GET", "/api/v1/me", me, permission="read", tag="people", answers={200: views.Me}),
+    Door("GET", "/api/v1/me", me, permission="know-self", tag="people", answers={200: views.Me}),
 ]  # fmt: skip

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fleetwire.core import access
+from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.server.api import cursor, write
 from fleetwire.server.api import views as shapes
-from fleetwire.server.api.doors import Door, caller_of
-from fleetwire.server.api.params import DeleteNodeQuery, ListQuery, NodeParams
+from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.params import DeleteNodeQuery, ListQuery, NodeParams, NodesQuery
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import clones, node_story, nodes, removal, views
+from fleetwire.server.domain import clones, finding, node_story, nodes, removal, views
 from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.store import Connection
+from fleetwire.server.store.engine import Tx
 
-
-async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+async def list_(request: Request, query: Annotated[NodesQuery, Query()]) -> Response:
     """List the nodes by name."""
-    after = cursor.parse_after(query.cursor)
+    after, reach = cursor.parse_after(query.cursor), reach_of(request)
     found = await parts_of(request).database.read(
-        lambda c: views.list_nodes(c, limit=query.limit, cursor=after)
+        lambda c: views.list_nodes(
+            c, limit=query.limit, cursor=after, within=finding.within(c, query.project, reach)
+        )
     )
     last = found.next_cursor
     shown = [write.node(one) for one in found.items]
@@ -31,7 +35,10 @@ async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Respo
 
 async def show(request: Request, node: str) -> Response:
     """Show a node, by name, id or unique prefix of its id."""
-    found = await parts_of(request).database.read(lambda c: views.get_node(c, node))
+    reach = reach_of(request)
+    found = await parts_of(request).database.read(
+        lambda c: views.get_node(c, finding.node(c, node, reach))
+    )
     return write.answer(write.node(found))
 
 
@@ -39,26 +46,35 @@ async def change(request: Request, node: str, body: NodeParams) -> Response:
     """Drain a node, take it out of a drain, or lock it out.
 
     The answer is the wish: `drained` is shown once the node has confirmed it and runs nothing.
+    To lock a node out, and to let it in again, takes the permission `manage-nodes`.
     """
-    parts, by = parts_of(request), caller_of(request).name
-    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
-    await parts.database.write(lambda tx: nodes.set_admin(tx, id_, body.admin, by=by))
+    parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
+    id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
+    manages = access.reach(caller.rights, "manage-nodes")
+
+    def set_admin(tx: Tx) -> None:
+        was = views.get_node(tx.connection, id_)
+        if {was.admin, body.admin} & LOCKED_OUT:
+            finding.node(tx.connection, id_, manages)
+        nodes.set_admin(tx, id_, body.admin, by=caller.name)
+
+    await parts.database.write(set_admin)
     found = await parts.database.read(lambda c: views.get_node(c, id_))
     return write.answer(write.node(found))
 
 
 async def approve(request: Request, node: str) -> Response:
     """Let a node in that was enrolled with a token that asks for approval."""
-    parts, by = parts_of(request), caller_of(request).name
-    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
+    parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
+    id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
     await parts.database.write(lambda tx: nodes.approve(tx, id_, by=by))
     return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
 
 
 async def release(request: Request, node: str) -> Response:
     """Let a quarantined node in again: the first to come with its key is it from then on."""
-    parts, by = parts_of(request), caller_of(request).name
-    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
+    parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
+    id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
     await parts.database.write(lambda tx: clones.release(tx, id_, by=by))
     return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
 
@@ -70,8 +86,8 @@ async def delete(
 
     A node with a link is deleted only with `force=1`.
     """
-    parts, by = parts_of(request), caller_of(request).name
-    id_ = (await parts.database.read(lambda c: views.get_node(c, node))).id
+    parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
+    id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
     gone = await parts.database.write(
         lambda tx: removal.delete(tx, id_, word=parts.ids(), by=by, force=query.force == "1")
     )
@@ -80,10 +96,10 @@ async def delete(
 
 async def events(request: Request, node: str, query: Annotated[ListQuery, Query()]) -> Response:
     """List what happened to a node, newest first: links, returns and why it was away, drains."""
-    before = cursor.parse_number(query.cursor)
+    before, reach = cursor.parse_number(query.cursor), reach_of(request)
 
     def find(connection: Connection) -> list[Happened]:
-        id_ = views.get_node(connection, node).id
+        id_ = finding.node(connection, node, reach)
         return node_story.events(connection, id_, before=before, limit=query.limit + 1)
 
     found = await parts_of(request).database.read(find)
@@ -102,7 +118,7 @@ DOORS = [
         answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
-        "PATCH", "/api/v1/nodes/{node}", change, permission="manage-nodes", tag="nodes",
+        "PATCH", "/api/v1/nodes/{node}", change, permission="drain", tag="nodes",
         answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(

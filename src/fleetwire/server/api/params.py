@@ -42,6 +42,10 @@ Limit = Annotated[Whole, Field(ge=1, le=limits.PAGE_ITEMS)]
 Cursor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+ProjectWord = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS)]
+"""A project's name or id."""
+
+
 class ListQuery(Query):
     """A page of a list."""
 
@@ -49,7 +53,21 @@ class ListQuery(Query):
     cursor: Cursor | None = None
 
 
-class RunsQuery(ListQuery):
+class OfProject(ListQuery):
+    """A page of a list of one project's, by its name or id; of all of yours where not given."""
+
+    project: ProjectWord | None = None
+
+
+class NodesQuery(OfProject):
+    """A page of nodes."""
+
+
+class EnrolmentTokensQuery(OfProject):
+    """A page of enrolment tokens."""
+
+
+class RunsQuery(OfProject):
     """A page of runs."""
 
     state: Literal["pending", "running", "ended"] | None = None
@@ -90,24 +108,67 @@ class LoginParams(Body):
     """A login."""
 
     username: Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS)]
-    password: Annotated[str, Field(min_length=1, max_length=1024)]
+    password: Annotated[str, Field(min_length=1, max_length=limits.PASSWORD_CHARS)]
+
+
+NewPassword = Annotated[
+    str, Field(min_length=limits.PASSWORD_LEAST_CHARS, max_length=limits.PASSWORD_CHARS)
+]
+
+
+class PasswordParams(Body):
+    """A new password; one is made where none is given."""
+
+    password: NewPassword | None = None
+
+
+class NewUserParams(PasswordParams):
+    """A new user. The role `admin` is a system admin's."""
+
+    name: str
+    role: Literal["admin", "user"] = "user"
+
+
+class UserParams(Body):
+    """What changes of a user."""
+
+    disabled: bool | None = None
+    role: Literal["admin", "user"] | None = None
+
+
+class ProjectParams(Body):
+    """A new project."""
+
+    name: str
+
+
+class RolesParams(Body):
+    """All roles and grants that a user has in a project from now on."""
+
+    roles: Annotated[list[str], Field(max_length=16)]
 
 
 class TokenParams(Body):
-    """A new API token. `expires_in` is seconds; 90 days where it is not given."""
+    """A new API token. `expires_in` is seconds; 90 days where it is not given. With `project` it
+    is good for that one only, with `permissions` for these only.
+    """
 
     name: str
     expires_in: float | None = None
+    project: ProjectWord | None = None
+    permissions: Annotated[list[str], Field(max_length=64)] | None = None
 
 
 class EnrolmentTokenParams(Body):
-    """A new enrolment token: the labels its node gets, and seconds until it expires. It is good
+    """A new enrolment token: the labels and the project its node gets, and seconds until it
+    expires. Without a project it is the only one you can do this in, else `default`. It is good
     only for names like `name` (with * and ?), from an address in `network` (CIDR); with `approval`
     its node may do nothing until it is approved.
     """
 
     labels: dict[str, str] = {}
     expires_in: float | None = None
+    project: ProjectWord | None = None
     name: str | None = None
     network: str | None = None
     approval: bool = False
@@ -176,7 +237,8 @@ class RetryParams(Body):
 
 class RunParams(Body):
     """One request to execute: what, where, and how long it may wait. `lost_after` is how many
-    seconds beyond its deadline the attempt of a silent node counts as lost.
+    seconds beyond its deadline the attempt of a silent node counts as lost. `project` is whose
+    nodes are meant: the only one you can run in where not given, else `default`.
     """
 
     spec: Annotated[ScriptParams | PingParams | ScriptedParams, Field(discriminator="kind")]
@@ -187,10 +249,11 @@ class RunParams(Body):
     queue_timeout: float = limits.QUEUE_TIMEOUT_DEFAULT_S
     lost_after: float = limits.LOST_AFTER_S
     retry: RetryParams | None = None
+    project: ProjectWord | None = None
 
     def request(self) -> RunRequest:
         """Return it as the core's value."""
-        return msgspec.convert(self.model_dump(), RunRequest)
+        return msgspec.convert(self.model_dump(exclude={"project"}), RunRequest)
 
 
 class NodeParams(Body):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from fleetwire.server.api import attempts, enrolment, health, login, nodes, runs, system, tokens
+from fleetwire.server.api import (
+    attempts,
+    enrolment,
+    health,
+    login,
+    nodes,
+    projects,
+    runs,
+    system,
+    tokens,
+    users,
+)
 from fleetwire.server.api.doors import Door
 
 DOORS: Final[tuple[Door, ...]] = (
@@ -14,6 +25,8 @@ DOORS: Final[tuple[Door, ...]] = (
     *system.DOORS,
     *login.DOORS,
     *tokens.DOORS,
+    *users.DOORS,
+    *projects.DOORS,
     *enrolment.DOORS,
     *health.DOORS,
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire.core import limits
+from fleetwire.core.access import Reach
 from fleetwire.core.specs import RunRequest, canonical
 from fleetwire.server.api import cursor, write
 from fleetwire.server.api import views as shapes
-from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.doors import Door, caller_of, reach_of, reached
 from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.follow import RunFollower
 from fleetwire.server.api.params import (
@@ -24,9 +25,9 @@ from fleetwire.server.api.params import (
     RunsQuery,
     StopParams,
 )
-from fleetwire.server.api.parts import parts_of
+from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.api.streams import EventStream
-from fleetwire.server.domain import runs, views
+from fleetwire.server.domain import finding, runs, views
 from fleetwire.server.domain import story as stories
 from fleetwire.server.domain import timeline as timelines
 from fleetwire.server.domain.runs import Submission, Submitter
@@ -39,21 +40,28 @@ async def submit(request: Request, body: RunParams) -> Response:
 
     With an `Idempotency-Key` (24 h) a repeated request is answered by the run that it made.
     """
-    parts, caller = parts_of(request), caller_of(request)
+    parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     asked = body.request()
     idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked)
     by = Submitter(caller.user, caller.name)
+    project = await _project(parts, body.project, reach)
     submitted = await parts.submissions.submit(
-        Submission(asked, by, idempotency, parts.logs.segment_now())
+        Submission(asked, by, idempotency, parts.logs.segment_now(), project)
     )
     run_id = submitted.run_id
     # What was stored a moment ago need not be read; what was made before has gone on since.
     made = submitted.made
     if made is None:
-        made = await parts.database.read(lambda c: views.get_run(c, run_id))
+        made = await parts.database.read(lambda c: views.get_run(c, finding.run(c, run_id, reach)))
     response = write.answer(write.run(made), 201 if submitted.created else 200)
     response.headers["location"] = f"/api/v1/runs/{run_id}"
     return response
+
+
+async def _project(parts: Parts, word: str | None, reach: Reach) -> str:
+    if word is None and len(reach.may) == 1:  # most people have one: nothing to look up
+        return next(iter(reach.may))
+    return await parts.database.read(lambda c: finding.project_for(c, word, reach))
 
 
 def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
@@ -77,8 +85,15 @@ def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
 async def list_(request: Request, query: Annotated[RunsQuery, Query()]) -> Response:
     """List runs, newest first, without their tasks."""
     before = cursor.parse_after(query.cursor)
+    reach = reach_of(request)
     found = await parts_of(request).database.read(
-        lambda c: views.list_runs(c, state=query.state, cursor=before, limit=query.limit)
+        lambda c: views.list_runs(
+            c,
+            state=query.state,
+            cursor=before,
+            limit=query.limit,
+            within=finding.within(c, query.project, reach),
+        )
     )
     last = found.next_cursor
     return write.page(
@@ -88,16 +103,18 @@ async def list_(request: Request, query: Annotated[RunsQuery, Query()]) -> Respo
 
 async def show(request: Request, run: str) -> Response:
     """Show a run with its tasks; `run` is its id or a unique beginning of it."""
+    reach = reach_of(request)
     found = await parts_of(request).database.read(
-        lambda c: views.get_run(c, views.resolve_prefix(c, "run", run))
+        lambda c: views.get_run(c, finding.run(c, run, reach))
     )
     return write.answer(write.run(found))
 
 
 async def tasks(request: Request, run: str) -> Response:
     """List a run's tasks."""
+    reach = reach_of(request)
     found = await parts_of(request).database.read(
-        lambda c: views.get_run(c, views.resolve_prefix(c, "run", run))
+        lambda c: views.get_run(c, finding.run(c, run, reach))
     )
     return write.page([write.task(one) for one in found.tasks or ()], None)
 
@@ -107,8 +124,8 @@ async def stop(request: Request, run: str, body: StopParams) -> Response:
 
     The answer is the wish; each task is stopped when its node says so.
     """
-    parts, caller = parts_of(request), caller_of(request)
-    run_id = await parts.database.read(lambda c: views.resolve_prefix(c, "run", run))
+    parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
+    run_id = await parts.database.read(lambda c: finding.run(c, run, reach))
     await parts.database.write(lambda tx: runs.stop(tx, run_id, by=caller.name, grace=body.grace))
     found = await parts.database.read(lambda c: views.get_run(c, run_id))
     return write.answer(write.run(found), 202)
@@ -116,8 +133,8 @@ async def stop(request: Request, run: str, body: StopParams) -> Response:
 
 async def why(request: Request, run: str) -> Response:
     """Say why a run is as it is: what was decided and heard, newest first per task."""
-    database = parts_of(request).database
-    run_id = await database.read(lambda c: views.resolve_prefix(c, "run", run))
+    database, reach = parts_of(request).database, reach_of(request)
+    run_id = await database.read(lambda c: finding.run(c, run, reach))
     lines = await database.read(lambda c: stories.story(c, run_id))
     return write.answer({"run": run_id, "lines": [write.story_line(one) for one in lines]})
 
@@ -126,10 +143,10 @@ async def timeline(request: Request, run: str, query: Annotated[ListQuery, Query
     """Tell a run's timeline, oldest first: what was decided and heard of it, and what happened to
     its nodes and to the whole system in that time. It grows at its end while the run goes on.
     """
-    after = cursor.parse_number(query.cursor)
+    after, reach = cursor.parse_number(query.cursor), reach_of(request)
 
     def find(connection: Connection) -> tuple[str, Stretch]:
-        run_id = views.resolve_prefix(connection, "run", run)
+        run_id = finding.run(connection, run, reach)
         return run_id, timelines.stretch(connection, run_id, after=after, limit=query.limit)
 
     run_id, found = await parts_of(request).database.read(find)
@@ -148,18 +165,21 @@ async def events(request: Request, run: str, query: Annotated[EventsQuery, Query
 
     Resume with `Last-Event-ID`; some log bytes may then come again, below the offset one has.
     """
-    parts = parts_of(request)
+    parts, reach, logs = parts_of(request), reach_of(request), query.logs == "1"
+    if logs:
+        logs_reach = reached(caller_of(request), "read-logs")
+        await parts.database.read(lambda c: finding.run(c, run, cast("Reach", logs_reach)))
     found = await parts.database.read(
-        lambda c: views.get_run_summary(c, views.resolve_prefix(c, "run", run))
+        lambda c: views.get_run_summary(c, finding.run(c, run, reach))
     )
     follower = RunFollower(
         parts,
         found.id,
-        with_logs=query.logs == "1",
+        with_logs=logs,
         last_event_id=request.headers.get("last-event-id"),
         clock=time.monotonic,
     )
-    return EventStream(parts, caller_of(request), follower.write, time.monotonic)
+    return EventStream(request, caller_of(request), follower.write, time.monotonic)
 
 
 DOORS = [

@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fleetwire.server.api.auth import check_stream
 from fleetwire.server.api.errors import TooManyStreams
-from fleetwire.server.api.parts import STREAMS_PER_USER, Parts
+from fleetwire.server.api.parts import STREAMS_PER_USER, parts_of
 from fleetwire.server.domain.people import Caller
 
 COMMENT_S: Final = 15.0
@@ -83,16 +85,21 @@ Follow: TypeAlias = Callable[[EventWriter], Awaitable[None]]
 
 
 class EventStream(Response):
-    """The answer: what `follow` writes. Ends with it, with the reader, or with the server."""
+    """The answer: what `follow` writes. Ends with it, with the reader, with the server, or when
+    the caller may no longer what they could.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, parts: Parts, caller: Caller, follow: Follow, clock: Callable[[], float]
+        self, request: Request, caller: Caller, follow: Follow, clock: Callable[[], float]
     ) -> None:
         super().__init__(headers={"x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._parts = parts
+        if caller.via == "cookie":
+            check_stream(request)
+        self._parts = parts = parts_of(request)
+        self._caller = caller
         self._user = caller.user
         self._follow = follow
         self._clock = clock
@@ -110,13 +117,18 @@ class EventStream(Response):
         streams[self._user] = streams.get(self._user, 0) + 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await first_of(self._write(send), wait_gone(receive), self._parts.leaving.wait())
+            await first_of(
+                self._write(send),
+                wait_gone(receive),
+                self._parts.leaving.wait(),
+                self._parts.auth.until_changed(self._caller),
+            )
         finally:
             streams[self._user] -= 1
             if not streams[self._user]:
                 del streams[self._user]
-        # A stream that ends because the server leaves is a whole answer too: its reader has not
-        # seen `end`, so it comes back, with its Last-Event-ID.
+        # A stream that ends because the server leaves, or its caller's rights changed, is a whole
+        # answer too: its reader has not seen `end`, so it comes back, with its Last-Event-ID.
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send) -> None:

@@ -8,16 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire import __version__
+from fleetwire.core import access
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api import write
-from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.doors import Door, caller_of, reach_of
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import breaker, views
 
 
 async def show(request: Request) -> Response:
-    """Show the system: how many nodes are there, and whether the mass-offline breaker is open."""
-    return write.answer(await _system(parts_of(request)))
+    """Show the system: how many nodes there are in your projects, and whether the mass-offline
+    breaker is open.
+    """
+    return write.answer(await _system(parts_of(request), reach_of(request).may))
 
 
 async def close_breaker(request: Request) -> Response:
@@ -27,11 +30,12 @@ async def close_breaker(request: Request) -> Response:
     """
     parts, by = parts_of(request), caller_of(request).name
     await parts.database.write(lambda tx: breaker.close(tx, f"{by} says so"))
-    return write.answer(await _system(parts))
+    seen = access.reach(caller_of(request).rights, "read").may
+    return write.answer(await _system(parts, seen))
 
 
-async def _system(parts: Parts) -> dict[str, Any]:
-    found = await parts.database.read(views.get_system)
+async def _system(parts: Parts, within: frozenset[str]) -> dict[str, Any]:
+    found = await parts.database.read(lambda c: views.get_system(c, within))
     standing = found.breaker
     return {
         "version": __version__,
@@ -54,7 +58,7 @@ DOORS = [
         answers={200: shapes.System},
     ),
     Door(
-        "POST", "/api/v1/system/close-breaker", close_breaker, permission="manage-nodes",
+        "POST", "/api/v1/system/close-breaker", close_breaker, permission="manage-system",
         tag="system", answers={200: shapes.System},
     ),
 ]  # fmt: skip

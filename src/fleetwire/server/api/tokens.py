@@ -8,28 +8,46 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fleetwire.core import access
+from fleetwire.core.access import Scope
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.auth import TOKEN_PREFIX
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.params import ListQuery, TokenParams
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import people
+from fleetwire.server.domain import finding, people
+from fleetwire.server.domain.people import TokenView
+from fleetwire.server.store.engine import Tx
 
 
 async def create(request: Request, body: TokenParams) -> Response:
-    """Make an API token. Its text is in this answer and nowhere else."""
+    """Make an API token. Its text is in this answer and nowhere else.
+
+    With `project` and `permissions` it is narrowed to those; a token that is narrowed itself
+    makes none that is wider or lasts longer.
+    """
     parts, caller = parts_of(request), caller_of(request)
     secret = TOKEN_PREFIX + parts.secret()
-    made = await parts.database.write(
-        lambda tx: people.create_token(
+    known = access.reach(caller.rights, "read")
+    is_narrowed = caller.rights.scope not in {None, Scope()}
+
+    def make(tx: Tx) -> TokenView:
+        project = None
+        if body.project is not None:
+            project = finding.known_project(tx.connection, body.project, known).id
+        permissions = None if body.permissions is None else frozenset(body.permissions)
+        return people.create_token(
             tx,
             caller.user,
             ids=parts.ids,
             name=body.name,
             secret=people.digest(secret),
             expires_in=body.expires_in,
+            scope=access.narrower(caller.rights, Scope(project, permissions)),
+            not_after=caller.expires_at if is_narrowed else None,
         )
-    )
+
+    made = await parts.database.write(make)
     return write.answer({**write.token(made), "token": secret}, 201)
 
 

@@ -54,15 +54,71 @@ class User(View):
 
 
 class LoggedIn(View):
-    """The login that has begun; its cookie came with it."""
+    """The login that has begun; its cookie came with it. `csrf` goes into the header
+    `X-CSRF-Token` of every change by that cookie.
+    """
 
     user: User
+    csrf: str
+
+
+class Project(View):
+    """A project, and what you have and may in it."""
+
+    id: str
+    name: str
+    created_at: Time
+    roles: list[str]
+    permissions: list[str]
+
+
+class Member(View):
+    """The roles and grants of a user in a project."""
+
+    user_id: str
+    user: str
+    project_id: str
+    project: str
+    roles: list[str]
+
+
+class Members(View):
+    """All members of a project."""
+
+    items: list[Member]
+    next_cursor: None
 
 
 class Me(User):
-    """Who asks, and by what."""
+    """Who asks, and by what; what they may in the whole system, and in which projects. `csrf` is
+    null where no cookie came.
+    """
 
     via: Literal["cookie", "token"]
+    csrf: str | None
+    permissions: list[str]
+    projects: list[Project]
+
+
+class UserInList(User):
+    """A user, as a system admin sees it. `totp`: a second factor is asked for."""
+
+    disabled: bool
+    created_at: Time
+    has_password: bool
+    totp: bool
+
+
+class NewUser(UserInList):
+    """A user, with the password where the server made it: it is shown this once."""
+
+    password: str | None
+
+
+class UserWithRoles(UserInList):
+    """A user with their roles in all projects."""
+
+    projects: list[Member]
 
 
 class Token(View):
@@ -73,6 +129,8 @@ class Token(View):
     created_at: Time
     expires_at: Time | None
     last_used_at: Time | None
+    project: str | None
+    permissions: list[str] | None
 
 
 class NewToken(Token):
@@ -91,6 +149,7 @@ class EnrolmentToken(View):
     expires_at: Time
     used_at: Time | None
     used_by: str | None
+    project: str
     name: str | None
     network: str | None
     approval: bool
@@ -138,6 +197,7 @@ class Node(View):
     address: str | None
     clock_skew: float | None
     created_at: Time
+    project: str
     inventory: dict[str, Any] | None
     warnings: list[str]
 
@@ -252,6 +312,7 @@ class RunInList(View):
     created_at: Time
     ended_at: Time | None
     created_by: str
+    project: str
     selector: str | None
     nodes: list[str] | None
     any: int | None

@@ -16,6 +16,7 @@ from fleetwire.core.happenings import Exited
 from fleetwire.core.specs import Script, Spec
 from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.domain.people import TokenView
+from fleetwire.server.domain.projects import Member, ProjectView
 from fleetwire.server.domain.story import StoryLine
 from fleetwire.server.domain.timeline import TimelineLine
 from fleetwire.server.domain.views import LogView, NodeView, RunView, TaskView
@@ -102,6 +103,7 @@ def run(view: RunView, *, is_cut: bool = False) -> dict[str, Any]:
         "any": view.any,
         "spec": spec(view.spec, is_cut=is_cut),
         "counts": view.counts,
+        "project": view.project,
         "retry": view.retry,
         "lost_after": view.lost_after,
     }
@@ -179,6 +181,7 @@ def node(view: NodeView) -> dict[str, Any]:
         "address": view.address,
         "clock_skew": view.clock_skew,
         "created_at": rfc3339(view.created_at),
+        "project": view.project,
         "inventory": view.inventory,
         "warnings": view.warnings,
     }
@@ -209,6 +212,30 @@ def token(view: TokenView) -> dict[str, Any]:
         "created_at": rfc3339(view.created_at),
         "expires_at": at(view.expires_at),
         "last_used_at": at(view.last_used_at),
+        "project": view.project,
+        "permissions": view.permissions,
+    }
+
+
+def project(view: ProjectView) -> dict[str, Any]:
+    """Return a project, with what the one who asks may in it."""
+    return {
+        "id": view.id,
+        "name": view.name,
+        "created_at": rfc3339(view.created_at),
+        "roles": view.roles,
+        "permissions": view.permissions,
+    }
+
+
+def member(view: Member) -> dict[str, Any]:
+    """Return the roles of a user in a project."""
+    return {
+        "user_id": view.user_id,
+        "user": view.user,
+        "project_id": view.project_id,
+        "project": view.project,
+        "roles": view.roles,
     }
 
 

@@ -227,7 +227,11 @@ def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed
     tried = runs.tried(connection, again) if again else {}
     asked = runs.requests(connection, free) if free else {}
     doubt = restore.standing(connection)
-    candidates = {id_: _candidates(request, placed) for id_, request in asked.items()}
+    owners = runs.projects_of(connection, free) if free else {}
+    candidates = {
+        id_: _candidates(request, [one for one in placed if one.project == owners[id_]])
+        for id_, request in asked.items()
+    }
     return [
         Waiting(
             attempt=one.id,

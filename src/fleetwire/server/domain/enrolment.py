@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
 
-from fleetwire.core import limits, tickets
+from fleetwire.core import access, limits, tickets
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.labels import check_labels
 from fleetwire.server.domain.errors import BadEnrolment, BadEnrolmentToken, NameTaken, NotFound
-from fleetwire.server.store import enrolment, nodes
+from fleetwire.server.store import enrolment, nodes, projects
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.enrolment import Connection, Found
 
@@ -54,6 +54,7 @@ class EnrolmentTokenView(msgspec.Struct, frozen=True):
     expires_at: int
     used_at: int | None
     used_by: str | None
+    project: str
     name_pattern: str | None = None
     network: str | None = None
     approval: bool = False
@@ -89,10 +90,11 @@ def create_token(
     name_pattern: str | None = None,
     network: str | None = None,
     approval: bool = False,
+    project: str = access.DEFAULT_PROJECT,
 ) -> EnrolmentTokenView:
-    """Store a token (256 random bits of the caller's) for one node; `expires_in` is seconds. It is
-    good only for names like `name_pattern`, from an address in `network`; with `approval` its node
-    may do nothing until a person has let it in.
+    """Store a token (256 random bits of the caller's) for one node of a project; `expires_in` is
+    seconds. It is good only for names like `name_pattern`, from an address in `network`; with
+    `approval` its node may do nothing until a person has let it in.
     """
     check_labels(labels)
     tickets.check(name_pattern, network)
@@ -114,6 +116,7 @@ def create_token(
         name_pattern=name_pattern,
         network=network,
         approval=approval,
+        project=projects.names(tx.connection, [project])[project],
     )
     row = {
         "id": view.id,
@@ -125,16 +128,23 @@ def create_token(
         "name_pattern": name_pattern,
         "network": network,
         "approval": approval,
+        "project_id": project,
     }
     enrolment.insert_token(tx.connection, row)
     return view
 
 
 def list_tokens(
-    connection: Connection, *, cursor: str | None, limit: int
+    connection: Connection,
+    *,
+    cursor: str | None,
+    limit: int,
+    within: Collection[str] | None = None,
 ) -> tuple[list[EnrolmentTokenView], str | None]:
-    """Return enrolment tokens, newest first, and the next page's cursor."""
-    rows = enrolment.page(connection, before=cursor, limit=limit + 1)
+    """Return enrolment tokens of these projects or of all, newest first, and the next page's
+    cursor.
+    """
+    rows = enrolment.page(connection, before=cursor, limit=limit + 1, within=within)
     views = [
         EnrolmentTokenView(**{**row, "labels": nodes.read_labels(row["labels"])})
         for row in rows[:limit]
@@ -142,9 +152,11 @@ def list_tokens(
     return views, views[-1].id if len(rows) > limit else None
 
 
-def delete_token(tx: Tx, token_id: str) -> None:
-    """Forget a token; a node that used it stays. Raises NotFound."""
-    if not enrolment.delete_token(tx.connection, token_id):
+def delete_token(tx: Tx, token_id: str, *, within: Collection[str] | None = None) -> None:
+    """Forget a token of one of these projects or of any; a node that used it stays. Raises
+    NotFound.
+    """
+    if not enrolment.delete_token(tx.connection, token_id, within=within):
         raise NotFound(f"There is no enrolment token {token_id}.", hint="It may be deleted.")
 
 
@@ -186,7 +198,7 @@ def enrol(
             "The enrolment token is not valid (unknown, used, expired, or for other machines).",
             hint="Make a new one: fleetwire tokens create --enrolment.",
         )
-    if nodes.name_taken(tx.connection, name):
+    if nodes.name_taken(tx.connection, found.project, name):
         raise NameTaken(
             f"There is a node named {name!r} already.",
             hint="Choose another name for this one: fleetwire agent --name NAME.",
@@ -209,6 +221,7 @@ def enrol(
             "address": address,
             "created_at": tx.now,
             "admin": "waiting" if found.approval else "active",
+            "project_id": found.project,
         },
     )
     nodes.catalogue_changed(tx.connection, node)
@@ -227,6 +240,7 @@ def record_enrolment_use(
     row = {
         "at": tx.now,
         "token_id": None if found is None else found.id,
+        "project_id": None if found is None else found.project,
         "node_id": node,
         "name": name[: limits.NAME_CHARS],
         "address": address,
@@ -247,10 +261,15 @@ def record_refusal(
 
 
 def list_uses(
-    connection: Connection, *, before: int | None, limit: int
+    connection: Connection, *, before: int | None, limit: int, within: Collection[str]
 ) -> tuple[list[Use], int | None]:
-    """Return uses of enrolment tokens, newest first, and the next page's cursor."""
-    rows = enrolment.uses_page(connection, before=before, limit=limit + 1)
+    """Return uses of these projects' enrolment tokens, newest first, and the next page's cursor.
+    What was never a token here is for those of the project `default`.
+    """
+    unknown = access.DEFAULT_PROJECT in within
+    rows = enrolment.uses_page(
+        connection, before=before, limit=limit + 1, within=within, unknown=unknown
+    )
     found = [Use(**row) for row in rows[:limit]]
     return found, found[-1].id if len(rows) > limit else None
 

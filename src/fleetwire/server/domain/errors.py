@@ -24,9 +24,15 @@ class IdempotencyConflict(FleetwireError):
 
 
 class NameTaken(FleetwireError):
-    """Another node has this name."""
+    """Another one has this name."""
 
     code = "name-taken"
+
+
+class ProjectNeeded(FleetwireError):
+    """More than one project is possible, and none was named."""
+
+    code = "project-needed"
 
 
 class BadEnrolmentToken(FleetwireError):

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from fleetwire.core import limits
+from fleetwire.core import access, limits
+from fleetwire.core.access import Rights, Scope
 from fleetwire.core.errors import BadSpec, LimitExceeded
 from fleetwire.server.domain.errors import NotFound
-from fleetwire.server.store import Connection
+from fleetwire.server.store import Connection, projects
 from fleetwire.server.store import people as rows
 from fleetwire.server.store.engine import Tx
 
@@ -26,13 +27,18 @@ TOKEN_LONGEST_S: Final = limits.TOKEN_LONGEST_S
 TOKENS_PER_USER: Final = limits.TOKENS_PER_USER
 TOKEN_NAME_CHARS: Final = limits.NAME_CHARS
 FIRST_ADMIN: Final = "admin"
+SYSTEM_ADMIN: Final = "admin"
+"""The role of a user who is a system admin; every other user's is `USER`."""
+
+USER: Final = "user"
 
 _US = 1_000_000
+_permissions = msgspec.json.Decoder(list[str])
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who makes a request. `credential` is the token's id or the session's hash; the times are
-    microseconds since 1970.
+    """Who makes a request, and what they may. `credential` is the token's id or the session's
+    hash, `digest` the hash of what was shown; the times are microseconds since 1970.
     """
 
     user: str
@@ -41,6 +47,8 @@ class Caller(msgspec.Struct, frozen=True):
     via: Literal["cookie", "token"]
     credential: str
     expires_at: int | None
+    rights: Rights
+    digest: str
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -54,13 +62,28 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class TokenView(msgspec.Struct, frozen=True):
-    """An API token, without its secret."""
+    """An API token, without its secret. It is for one project where `project` (a name) is not
+    None, for these permissions where `permissions` is not.
+    """
 
     id: str
     name: str
     created_at: int
     expires_at: int | None
     last_used_at: int | None
+    project: str | None
+    permissions: tuple[str, ...] | None
+
+
+class SessionView(msgspec.Struct, frozen=True):
+    """A login, as its owner sees it. `hash` is what tells whether it is the one in use."""
+
+    id: str
+    hash: str
+    created_at: int
+    expires_at: int
+    address: str | None
+    browser: str | None
 
 
 def digest(secret: str) -> str:
@@ -77,20 +100,26 @@ def has_users(connection: Connection) -> bool:
 
 
 def create_first_admin(tx: Tx, *, ids: Callable[[], str], password_hash: str) -> bool:
-    """Make the user `admin` unless there is any user; tell whether it was made."""
+    """Make the user `admin` unless there is any user; tell whether it was made.
+
+    It is a system admin, and the founder of the project `default`.
+    """
     if rows.count_users(tx.connection) > 0:
         return False
+    user = ids()
     rows.insert_user(
         tx.connection,
         {
-            "id": ids(),
+            "id": user,
             "name": FIRST_ADMIN,
             "password_hash": password_hash,
-            "role": "admin",
+            "role": SYSTEM_ADMIN,
             "disabled": False,
             "created_at": tx.now,
         },
     )
+    projects.set_created_at(tx.connection, access.DEFAULT_PROJECT, tx.now)
+    projects.set_roles(tx.connection, user, access.DEFAULT_PROJECT, access.FOUNDER)
     return True
 
 
@@ -107,15 +136,77 @@ def set_password(tx: Tx, user: str, *, password_hash: str) -> None:
     rows.set_password_hash(tx.connection, user, password_hash)
 
 
-def start_session(tx: Tx, user: str, *, secret: str) -> int:
-    """Start a session for `secret`'s digest; return when it expires."""
+class Place(NamedTuple):
+    """Where a login comes from: a network address, and what its browser calls itself."""
+
+    address: str = ""
+    browser: str = ""
+
+
+NOWHERE: Final = Place()
+EVERYTHING: Final = Scope()
+
+
+def start_session(
+    tx: Tx, user: str, *, secret: str, ids: Callable[[], str], place: Place = NOWHERE
+) -> int:
+    """Start a session for `secret`'s digest; return when it expires. The user's oldest one ends
+    where there would be more than `SESSIONS_PER_USER`.
+    """
     expires_at = tx.now + SESSION_S * _US
     rows.delete_sessions_until(tx.connection, tx.now)
+    for old in rows.list_sessions(tx.connection, user)[limits.SESSIONS_PER_USER - 1 :]:
+        rows.delete_session(tx.connection, old["hash"])
     rows.insert_session(
         tx.connection,
-        {"hash": secret, "user_id": user, "created_at": tx.now, "expires_at": expires_at},
+        {
+            "hash": secret,
+            "user_id": user,
+            "created_at": tx.now,
+            "expires_at": expires_at,
+            "id": ids(),
+            "address": _shown(place.address, 64),
+            "browser": _shown(place.browser, 256),
+        },
     )
     return expires_at
+
+
+def list_sessions(connection: Connection, user: str, now: int) -> list[SessionView]:
+    """Return a user's logins that may still be used, newest first."""
+    return [
+        SessionView(
+            row["id"] or row["hash"][:36],  # begun by an older server
+            row["hash"],
+            row["created_at"],
+            row["expires_at"],
+            row["address"],
+            row["browser"],
+        )
+        for row in rows.list_sessions(connection, user)
+        if row["expires_at"] > now
+    ]
+
+
+def end_sessions(tx: Tx, user: str, *, but: str | None = None) -> None:
+    """End all sessions of a user, but the one of this digest."""
+    for row in rows.list_sessions(tx.connection, user):
+        if row["hash"] != but:
+            rows.delete_session(tx.connection, row["hash"])
+
+
+def end_session_named(tx: Tx, user: str, session: str) -> str:
+    """End the session of this id, of this user; return its digest. Raises NotFound."""
+    for one in list_sessions(tx.connection, user, tx.now):
+        if one.id == session:
+            rows.delete_session(tx.connection, one.hash)
+            return one.hash
+    raise NotFound(f"You have no session {session[:64]!r}.", hint="It may have ended.")
+
+
+def _shown(text: str, most: int) -> str:
+    """Return a text of a stranger's as lists may show it."""
+    return "".join(char if char.isprintable() else "?" for char in text[:most])
 
 
 def end_session(tx: Tx, *, secret: str) -> None:
@@ -128,7 +219,10 @@ def caller_by_session(connection: Connection, secret: str, now: int) -> Caller |
     row = rows.session_user(connection, secret, now)
     if row is None:
         return None
-    return Caller(row["id"], row["name"], row["role"], "cookie", secret, row["expires_at"])
+    rights = rights_of(connection, row["id"], row["role"])
+    return Caller(
+        row["id"], row["name"], row["role"], "cookie", secret, row["expires_at"], rights, secret
+    )
 
 
 def caller_by_token(connection: Connection, secret: str, now: int) -> Caller | None:
@@ -136,7 +230,28 @@ def caller_by_token(connection: Connection, secret: str, now: int) -> Caller | N
     row = rows.token_user(connection, secret, now)
     if row is None:
         return None
-    return Caller(row["id"], row["name"], row["role"], "token", row["token"], row["expires_at"])
+    scope = Scope(row["project_id"], _read_permissions(row["permissions"]))
+    rights = rights_of(connection, row["id"], row["role"], scope)
+    return Caller(
+        row["id"],
+        row["name"],
+        row["role"],
+        "token",
+        row["token"],
+        row["expires_at"],
+        rights,
+        secret,
+    )
+
+
+def rights_of(connection: Connection, user: str, role: str, scope: Scope | None = None) -> Rights:
+    """Return what a user may, or what a token of theirs with this scope may."""
+    roles = projects.roles_of(connection, user)
+    return Rights(is_system_admin=role == SYSTEM_ADMIN, roles=roles, scope=scope)
+
+
+def _read_permissions(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(_permissions.decode(text))
 
 
 def create_token(  # each argument is one column
@@ -147,8 +262,12 @@ def create_token(  # each argument is one column
     name: str,
     secret: str,
     expires_in: float | None = None,
+    scope: Scope = EVERYTHING,
+    not_after: int | None = None,
 ) -> TokenView:
-    """Store an API token of `user` for `secret`'s digest. `expires_in` is seconds."""
+    """Store an API token of `user` for `secret`'s digest. `expires_in` is seconds; with
+    `not_after` it lasts no longer than that (microseconds since 1970).
+    """
     if not name.strip() or len(name) > TOKEN_NAME_CHARS or not name.isprintable():
         raise BadSpec(
             "The token's name is empty, too long or has unprintable characters.",
@@ -166,7 +285,19 @@ def create_token(  # each argument is one column
         raise LimitExceeded(
             f"There are {TOKENS_PER_USER} tokens already.", hint="Delete some that are not used."
         )
-    view = TokenView(ids(), name, tx.now, tx.now + round(lasts * _US), None)
+    expires_at = tx.now + round(lasts * _US)
+    if not_after is not None:
+        expires_at = min(expires_at, not_after)
+    narrowed = None if scope.permissions is None else tuple(sorted(scope.permissions))
+    if narrowed is not None and not scope.permissions <= access.PERMISSIONS:  # type: ignore[operator]
+        raise BadSpec(
+            f"There is no permission {min(set(narrowed) - access.PERMISSIONS)[:80]!r}.",
+            hint="docs/access.md lists them.",
+            field="permissions",
+        )
+    names = projects.names(tx.connection, [scope.project] if scope.project else [])
+    project = names[scope.project] if scope.project else None
+    view = TokenView(ids(), name, tx.now, expires_at, None, project, narrowed)
     rows.insert_token(
         tx.connection,
         {
@@ -177,6 +308,8 @@ def create_token(  # each argument is one column
             "created_at": view.created_at,
             "expires_at": view.expires_at,
             "last_used_at": None,
+            "project_id": scope.project,
+            "permissions": None if narrowed is None else msgspec.json.encode(narrowed).decode(),
         },
     )
     return view
@@ -187,8 +320,17 @@ def list_tokens(
 ) -> list[TokenView]:
     """Return a user's tokens, newest first."""
     found = rows.list_tokens(connection, user, before=before, limit=limit)
+    names = projects.names(connection, {row["project_id"] for row in found} - {None})
     return [
-        TokenView(row["id"], row["name"], row["created_at"], row["expires_at"], row["last_used_at"])
+        TokenView(
+            row["id"],
+            row["name"],
+            row["created_at"],
+            row["expires_at"],
+            row["last_used_at"],
+            names.get(row["project_id"]),
+            None if row["permissions"] is None else tuple(_permissions.decode(row["permissions"])),
+        )
         for row in found
     ]
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fleetwire.core import limits
+from fleetwire.core import access, limits
 from fleetwire.core.attempts import FINAL, Attempt, may_still_run, wish_stop
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
@@ -15,7 +15,7 @@ from fleetwire.core.specs import RunRequest, check_request
 from fleetwire.server.domain import restore, views
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import IdempotencyConflict, NotFound
-from fleetwire.server.store import attempts, nodes, runs
+from fleetwire.server.store import attempts, nodes, projects, runs
 from fleetwire.server.store.attempts import AttemptRow
 from fleetwire.server.store.engine import Tx
 
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 US: Final = 1_000_000
+_NO_NODES: Final = nodes.Catalogue([])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -55,12 +56,15 @@ class Submitter(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """What `submit` takes, as a value."""
+    """What `submit` takes, as a value. `project` is the id of the project that the run belongs
+    to, and whose nodes it may use.
+    """
 
     request: RunRequest
     user: Submitter
     idempotency: tuple[str, str] | None
     segment: str
+    project: str = access.DEFAULT_PROJECT
 
 
 def submit(
@@ -107,7 +111,9 @@ class _New:
     def __init__(self, tx: Tx, ids: Callable[[], str], submissions: Sequence[Submission]) -> None:
         self._tx = tx
         self._ids = ids
-        self._catalogue = nodes.catalogue(tx.connection)
+        self._catalogues = nodes.catalogues(tx.connection)
+        of_them = {one.project for one in submissions}
+        self._projects = projects.names(tx.connection, of_them)
         self._held = _held(tx, submissions)
         self._runs: list[dict[str, Any]] = []
         self._tasks: list[dict[str, Any]] = []
@@ -116,13 +122,14 @@ class _New:
 
     def take(self, asked: Submission) -> Submitted:
         """Check one submission and make its rows."""
-        request, user, idempotency, segment = asked
+        request, user, idempotency, segment, project = asked
         check_request(request)
         if idempotency is not None:
             before = self._made_before(user.id, idempotency)
             if before is not None:
                 return Submitted(before, None)
-        tx, ids, catalogue = self._tx, self._ids, self._catalogue
+        tx, ids = self._tx, self._ids
+        catalogue = self._catalogues.get(project, _NO_NODES)
         targets = catalogue.all if request.nodes is None else catalogue.named(request.nodes)
         chosen = select(request, targets)
         names = {node.id: node.name for node in chosen}
@@ -169,6 +176,7 @@ class _New:
             spec=request.spec,
             counts=counts,
             sealed=False,
+            project=self._projects[project],
             retry=request.retry,
             lost_after=request.lost_after,
             tasks=tuple(tasks),
@@ -186,6 +194,7 @@ class _New:
                 "created_at": tx.now,
                 "idempotency_key": idempotency[0] if idempotency else None,
                 "idempotency_hash": idempotency[1] if idempotency else None,
+                "project_id": project,
             }
         )
         if idempotency is not None:

@@ -48,7 +48,7 @@ def story(connection: Connection, run_id: str) -> list[StoryLine]:
         node = None
         if task.node_id is not None and task.state in {"assigned", "running"}:
             if task.node_id not in links:
-                links[task.node_id] = nodes.by_id_or_name(connection, task.node_id)
+                links[task.node_id] = nodes.by_id(connection, task.node_id)
             node = links[task.node_id]
         waits = held(doubt, task.attempt, task.node_id)
         if task.state in {"pending", "assigned"} and waits is not None:

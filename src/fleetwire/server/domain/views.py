@@ -4,6 +4,7 @@ plain values. Times are microseconds since 1970 here; the API writes them as RFC
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final, cast
 
 import msgspec
@@ -13,13 +14,12 @@ from fleetwire.core.attempts import Outcome, State, Wish
 from fleetwire.core.clocks import skew_warning
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.happenings import Exited
-from fleetwire.core.ids import PREFIX, is_id
 from fleetwire.core.retry import Retry
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import Spec
 from fleetwire.server.domain import breaker
 from fleetwire.server.domain.breaker import Breaker
-from fleetwire.server.domain.errors import Ambiguous, NotFound
+from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import Connection, attempts, nodes, runs
 from fleetwire.server.store.attempts import read_exit
 from fleetwire.server.store.nodes import NodeRow
@@ -68,7 +68,9 @@ class TaskView(msgspec.Struct, frozen=True):
 
 
 class RunView(msgspec.Struct, frozen=True):
-    """A run. `tasks` is None in lists and events. `created_by` is the user's name."""
+    """A run. `tasks` is None in lists and events. `created_by` is the user's name, `project` the
+    project's.
+    """
 
     id: str
     name: str | None
@@ -84,6 +86,7 @@ class RunView(msgspec.Struct, frozen=True):
     spec: Spec
     counts: dict[str, int]
     sealed: bool
+    project: str
     retry: Retry | None = None
     lost_after: float = limits.LOST_AFTER_S
     tasks: tuple[TaskView, ...] | None = None
@@ -110,6 +113,7 @@ class NodeView(msgspec.Struct, frozen=True):
     created_at: int
     inventory: dict[str, Any] | None
     warnings: tuple[str, ...]
+    project: str
 
 
 class SystemView(msgspec.Struct, frozen=True):
@@ -186,9 +190,14 @@ def list_runs(
     cursor: str | None = None,
     state: str | None = None,
     outcome: str | None = None,
+    within: Collection[str] | None = None,
 ) -> Page:
-    """Return runs without their tasks, newest first. A cursor is the id of the last one seen."""
-    rows = runs.page(connection, before=cursor, limit=limit + 1, state=state, outcome=outcome)
+    """Return runs without their tasks, newest first, of the projects `within` or of all. A cursor
+    is the id of the last one seen.
+    """
+    rows = runs.page(
+        connection, before=cursor, limit=limit + 1, state=state, outcome=outcome, within=within
+    )
     shown = [_run(row, None) for row in rows[:limit]]
     return Page(shown, shown[-1].id if len(rows) > limit else None)
 
@@ -226,50 +235,40 @@ def get_attempt(connection: Connection, attempt_id: str) -> AttemptView:
     )
 
 
-def list_nodes(connection: Connection, *, limit: int, cursor: str | None = None) -> Page:
-    """Return nodes by name. A cursor is the name of the last one seen."""
+def list_nodes(
+    connection: Connection,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    within: Collection[str] | None = None,
+) -> Page:
+    """Return nodes by name, of the projects `within` or of all. A cursor is the name of the last
+    one seen and its id.
+    """
     busy = attempts.busy(connection)
-    rows = nodes.page(connection, after=cursor, limit=limit + 1)
+    name, _, id_ = (cursor or "").partition(" ")
+    # No id comes after this, where a cursor of an older server names none.
+    after = (name, id_ or "~") if name else None
+    rows = nodes.page(connection, after=after, limit=limit + 1, within=within)
     shown = [_node(row, busy) for row in rows[:limit]]
-    return Page(shown, shown[-1].name if len(rows) > limit else None)
+    last = f"{shown[-1].name} {shown[-1].id}" if len(rows) > limit else None
+    return Page(shown, last)
 
 
-def get_node(connection: Connection, word: str) -> NodeView:
-    """Return a node by its id, its name, or a unique beginning of its id. Raises NotFound."""
-    row = nodes.by_id_or_name(connection, word)
-    if row is None and not is_id(word) and PREFIX.fullmatch(word):
-        row = nodes.by_id_or_name(connection, resolve_prefix(connection, "node", word))
+def get_node(connection: Connection, node: str) -> NodeView:
+    """Return a node by its id. Raises NotFound."""
+    row = nodes.by_id(connection, node)
     if row is None:
         raise NotFound(
-            f"There is no node {word[:80]!r}.", hint="fleetwire nodes lists them.", field="node"
+            f"There is no node {node[:80]!r}.", hint="fleetwire nodes lists them.", field="node"
         )
     return _node(row, attempts.busy(connection))
 
 
-def get_system(connection: Connection) -> SystemView:
-    """Return the state of the whole."""
+def get_system(connection: Connection, within: Collection[str] | None = None) -> SystemView:
+    """Return the state of the whole; the nodes are those of the projects `within`, or all."""
     counted: dict[LinkState, int] = {"online": 0, "unstable": 0, "offline": 0}
-    return SystemView(counted | nodes.by_link(connection), breaker.standing(connection))
-
-
-def resolve_prefix(connection: Connection, noun: str, prefix: str) -> str:
-    """Return the one id of a noun (run, task, attempt, node) that begins so; a whole id is
-    returned as it is, whether it exists or not. Raises NotFound, Ambiguous.
-    """
-    if is_id(prefix):
-        return prefix
-    found = runs.ids_with_prefix(connection, noun, prefix) if PREFIX.fullmatch(prefix) else []
-    if len(found) > 1:
-        raise Ambiguous(
-            f"More than one {noun} begins with {prefix}.", hint="Give more of the id.", field=noun
-        )
-    if not found:
-        raise NotFound(
-            f"There is no {noun} {prefix[:80]!r}.",
-            hint="Give the id, or at least its first 6 characters.",
-            field=noun,
-        )
-    return found[0]
+    return SystemView(counted | nodes.by_link(connection, within), breaker.standing(connection))
 
 
 def run_row(connection: Connection, run_id: str) -> RunRow:
@@ -297,6 +296,7 @@ def _run(row: RunRow, tasks: tuple[TaskView, ...] | None) -> RunView:
         spec=request.spec,
         counts=_counts.decode(row.counts),
         sealed=row.state == "ended" and row.unsettled == 0,
+        project=row.project,
         retry=request.retry,
         lost_after=request.lost_after,
         tasks=tasks,
@@ -347,6 +347,7 @@ def _node(row: NodeRow, busy: dict[str, int]) -> NodeView:
         created_at=row.created_at,
         inventory=None if row.inventory is None else _facts.decode(row.inventory),
         warnings=_warnings(row, skew_s),
+        project=row.project,
     )
 
 

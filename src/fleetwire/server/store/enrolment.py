@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Connection  # noqa: PLC0414 - the type that domain names
@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
 
 from fleetwire.server.store.tables import enrolment_tokens as tokens
 from fleetwire.server.store.tables import enrolment_uses as uses
+from fleetwire.server.store.tables import projects
 
 _INSERT = insert(tokens)
 # One conditional update decides who uses it: of fifty at once, one changes a row.
@@ -22,6 +23,7 @@ _USE = (
 _FOUND = select(
     tokens.c.id,
     tokens.c.labels,
+    tokens.c.project_id,
     tokens.c.name_pattern,
     tokens.c.network,
     tokens.c.approval,
@@ -40,7 +42,8 @@ _SHOWN = select(
     tokens.c.name_pattern,
     tokens.c.network,
     tokens.c.approval,
-)
+    projects.c.name.label("project"),
+).select_from(tokens.join(projects, projects.c.id == tokens.c.project_id))
 
 
 def insert_token(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -53,6 +56,7 @@ class Found(NamedTuple):
 
     id: str
     labels: str
+    project: str
     name_pattern: str | None
     network: str | None
     approval: bool
@@ -84,22 +88,47 @@ _USES = select(
 )  # fmt: skip
 
 
-def uses_page(connection: Connection, *, before: int | None, limit: int) -> list[RowMapping]:
-    """Return uses, newest first, from below the id `before`."""
-    query = _USES.order_by(uses.c.id.desc()).limit(limit)
+def uses_page(
+    connection: Connection,
+    *,
+    before: int | None,
+    limit: int,
+    within: Collection[str],
+    unknown: bool,
+) -> list[RowMapping]:
+    """Return uses of these projects' tokens, newest first, from below the id `before`; with
+    `unknown` also those of what is no token.
+    """
+    of_these = uses.c.project_id.in_(within)
+    if unknown:
+        of_these |= uses.c.project_id.is_(None)
+    query = _USES.where(of_these).order_by(uses.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(uses.c.id < before)
     return list(connection.execute(query).mappings())
 
 
-def page(connection: Connection, *, before: str | None, limit: int) -> list[RowMapping]:
-    """Return tokens, newest first, without their hashes."""
+def page(
+    connection: Connection,
+    *,
+    before: str | None,
+    limit: int,
+    within: Collection[str] | None = None,
+) -> list[RowMapping]:
+    """Return tokens of these projects or of all, newest first, without their hashes."""
     query = _SHOWN.order_by(tokens.c.id.desc()).limit(limit)
+    if within is not None:
+        query = query.where(tokens.c.project_id.in_(within))
     if before is not None:
         query = query.where(tokens.c.id < before)
     return list(connection.execute(query).mappings())
 
 
-def delete_token(connection: Connection, token: str) -> bool:
-    """Forget a token; say whether it was there."""
-    return bool(connection.execute(delete(tokens).where(tokens.c.id == token)).rowcount)
+def delete_token(
+    connection: Connection, token: str, *, within: Collection[str] | None = None
+) -> bool:
+    """Forget a token of one of these projects or of any; say whether it was there."""
+    query = delete(tokens).where(tokens.c.id == token)
+    if within is not None:
+        query = query.where(tokens.c.project_id.in_(within))
+    return bool(connection.execute(query).rowcount)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from fleetwire.core.dispatch import LOCKED_OUT, AdminState, LinkState
 from fleetwire.core.runs import Target
 from fleetwire.server.store import meta
 from fleetwire.server.store.attempts import LIVE
 from fleetwire.server.store.prepared import Prepared, PreparedIn
-from fleetwire.server.store.tables import attempts, former_nodes, nodes
+from fleetwire.server.store.tables import attempts, former_nodes, nodes, projects
 
 
 class LinkRow(msgspec.Struct, frozen=True):
@@ -45,6 +55,7 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     inventory: str | None
     created_at: int
     last_seen_at: int | None
+    project: str
 
 
 class Greeted(msgspec.Struct, frozen=True):
@@ -70,6 +81,7 @@ class Placed(msgspec.Struct, frozen=True):
     admin: AdminState
     capacity: int
     labels: str
+    project: str
 
 
 _INSERT = insert(nodes)
@@ -118,13 +130,23 @@ _GREETED = (
 )
 _GREET = Prepared(update(nodes).where(nodes.c.id == bindparam("the_id")), list(_GREETED))
 _UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
-_NAME_TAKEN = select(nodes.c.id).where(nodes.c.name == bindparam("the_name"))
+_NAME_TAKEN = (
+    select(nodes.c.id)
+    .where(nodes.c.project_id == bindparam("project"))
+    .where(nodes.c.name == bindparam("the_name"))
+)
 _PLACED_COLUMNS = select(
-    nodes.c.id, nodes.c.name, nodes.c.link, nodes.c.admin, nodes.c.capacity, nodes.c.labels
+    nodes.c.id,
+    nodes.c.name,
+    nodes.c.link,
+    nodes.c.admin,
+    nodes.c.capacity,
+    nodes.c.labels,
+    nodes.c.project_id,
 )
 _PLACED = Prepared(_PLACED_COLUMNS)
 _PLACED_OF = PreparedIn(lambda ids: _PLACED_COLUMNS.where(nodes.c.id.in_(ids)))
-_TARGETS = select(nodes.c.id, nodes.c.name, nodes.c.labels)
+_TARGETS = select(nodes.c.project_id, nodes.c.id, nodes.c.name, nodes.c.labels)
 _SHOWN = select(
     nodes.c.id,
     nodes.c.name,
@@ -140,7 +162,8 @@ _SHOWN = select(
     nodes.c.inventory,
     nodes.c.created_at,
     nodes.c.last_seen_at,
-)
+    projects.c.name.label("project"),
+).select_from(nodes.join(projects, projects.c.id == nodes.c.project_id))
 _labels = msgspec.json.Decoder(dict[str, str])
 
 
@@ -149,9 +172,10 @@ def insert_node(connection: Connection, row: Mapping[str, Any]) -> None:
     connection.execute(_INSERT, [dict(row)])
 
 
-def name_taken(connection: Connection, name: str) -> bool:
-    """Say whether a node of this name exists."""
-    return connection.execute(_NAME_TAKEN, {"the_name": name}).first() is not None
+def name_taken(connection: Connection, project: str, name: str) -> bool:
+    """Say whether a project has a node of this name."""
+    given = {"project": project, "the_name": name}
+    return connection.execute(_NAME_TAKEN, given).first() is not None
 
 
 class EnrolledRow(NamedTuple):
@@ -226,7 +250,7 @@ def placed(connection: Connection, ids: Sequence[str] | None = None) -> list[Pla
 
 
 class Catalogue:
-    """All nodes as selectors and lists of names see them."""
+    """The nodes of one project as selectors and lists of names see them."""
 
     def __init__(self, targets: list[Target]) -> None:
         self.all = targets
@@ -254,22 +278,20 @@ def all_ids(connection: Connection) -> list[str]:
     return [id_ for (id_,) in connection.execute(select(nodes.c.id))]
 
 
-def catalogue(connection: Connection) -> Catalogue:
-    """Return all nodes.
+def catalogues(connection: Connection) -> Mapping[str, Catalogue]:
+    """Return all nodes, by project; a project without nodes may be missing.
 
     Kept with the connection until `meta`'s word for the catalogue changes: a fleet's labels
     change rarely, and every run asks for them.
     """
     word = meta.get(connection, "catalogue")
-    kept: tuple[str, Catalogue] | None = connection.info.get("catalogue")
+    kept: tuple[str, Mapping[str, Catalogue]] | None = connection.info.get("catalogue")
     if kept is not None and kept[0] == word:
         return kept[1]
-    found = Catalogue(
-        [
-            Target(id_, name, read_labels(labels))
-            for id_, name, labels in connection.execute(_TARGETS)
-        ]
-    )
+    targets: dict[str, list[Target]] = {}
+    for project, id_, name, labels in connection.execute(_TARGETS):
+        targets.setdefault(project, []).append(Target(id_, name, read_labels(labels)))
+    found = {project: Catalogue(of_project) for project, of_project in targets.items()}
     if word is not None:
         connection.info["catalogue"] = (word, found)
     return found
@@ -297,26 +319,59 @@ def read_labels(value: str) -> dict[str, str]:
     return _labels.decode(value)
 
 
-def page(connection: Connection, *, after: str | None, limit: int) -> list[NodeRow]:
-    """Return nodes by name, from after that name on."""
-    query = _SHOWN.order_by(nodes.c.name).limit(limit)
+def page(
+    connection: Connection,
+    *,
+    after: tuple[str, str] | None,
+    limit: int,
+    within: Collection[str] | None = None,
+) -> list[NodeRow]:
+    """Return nodes by name and id, from after that pair on; those of the projects `within`, or
+    of all.
+    """
+    query = _SHOWN.order_by(nodes.c.name, nodes.c.id).limit(limit)
+    if within is not None:
+        query = query.where(nodes.c.project_id.in_(within))
     if after is not None:
-        query = query.where(nodes.c.name > after)
+        name, id_ = after
+        same = and_(nodes.c.name == name, nodes.c.id > id_)
+        query = query.where(or_(nodes.c.name > name, same))
     return [_shown(row) for row in connection.execute(query)]
 
 
-def by_id_or_name(connection: Connection, word: str) -> NodeRow | None:
+def by_id(connection: Connection, node: str) -> NodeRow | None:
     """Return one node."""
-    row = connection.execute(_SHOWN.where((nodes.c.id == word) | (nodes.c.name == word))).first()
+    row = connection.execute(_SHOWN.where(nodes.c.id == node)).first()
     return None if row is None else _shown(row)
 
 
-_BY_LINK = select(nodes.c.link, func.count()).group_by(nodes.c.link)
+def by_word(connection: Connection, word: str, within: Collection[str]) -> list[tuple[str, str]]:
+    """Return (id, project) of the nodes of this id or name in these projects; an id wins."""
+    query = (
+        select(nodes.c.id, nodes.c.project_id)
+        .where(or_(nodes.c.id == word, nodes.c.name == word))
+        .where(nodes.c.project_id.in_(within))
+        .limit(3)
+    )
+    found = [(id_, project) for id_, project in connection.execute(query)]
+    return [one for one in found if one[0] == word] or found
 
 
-def by_link(connection: Connection) -> dict[LinkState, int]:
-    """Return how many nodes there are in each link state that occurs."""
-    rows = connection.execute(_BY_LINK)
+_PROJECT = select(nodes.c.project_id).where(nodes.c.id == bindparam("the_id"))
+
+
+def project_of(connection: Connection, node: str) -> str | None:
+    """Return the project of a node, None if there is no such node."""
+    found: str | None = connection.execute(_PROJECT, {"the_id": node}).scalar()
+    return found
+
+
+def by_link(connection: Connection, within: Collection[str] | None) -> dict[LinkState, int]:
+    """Return how many nodes there are in each link state that occurs, in these projects or all."""
+    query = select(nodes.c.link, func.count()).group_by(nodes.c.link)
+    if within is not None:
+        query = query.where(nodes.c.project_id.in_(within))
+    rows = connection.execute(query)
     return {link: int(many) for link, many in rows}
 
 

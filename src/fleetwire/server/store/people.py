@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
 
-from fleetwire.server.store.tables import sessions, tokens, users
+from fleetwire.server.store.tables import sessions, tokens, totps, users
 
 _CALLER = (users.c.id, users.c.name, users.c.role)
 
@@ -26,6 +26,38 @@ def insert_user(connection: Connection, row: Mapping[str, Any]) -> None:
 def user_by_name(connection: Connection, name: str) -> RowMapping | None:
     """Return a user's row."""
     return connection.execute(_USER_BY_NAME, {"name": name}).mappings().first()
+
+
+def user_by_word(connection: Connection, word: str) -> RowMapping | None:
+    """Return the user of this id or name, with `totp` (not None where a second factor counts)."""
+    query = _USERS.where(or_(users.c.id == word, users.c.name == word))
+    found = list(connection.execute(query).mappings())
+    return max(found, key=lambda row: bool(row["id"] == word), default=None)
+
+
+def list_users(connection: Connection, *, after: str | None, limit: int) -> list[RowMapping]:
+    """Return users by name, as `user_by_word` does."""
+    query = _USERS.order_by(users.c.name).limit(limit)
+    if after is not None:
+        query = query.where(users.c.name > after)
+    return list(connection.execute(query).mappings())
+
+
+def change_user(connection: Connection, user: str, **values: object) -> None:
+    """Set columns of a user."""
+    connection.execute(update(users).where(users.c.id == user).values(**values))
+
+
+def count_active(connection: Connection, *, role: str, but: str) -> int:
+    """Return how many other users of this role are not disabled."""
+    query = (
+        select(func.count())
+        .select_from(users)
+        .where(users.c.role == role)
+        .where(users.c.id != but)
+        .where(users.c.disabled.is_(sqlalchemy.false()))
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def set_password_hash(connection: Connection, user: str, password_hash: str) -> None:
@@ -51,6 +83,13 @@ def delete_sessions_until(connection: Connection, now: int) -> int:
 def session_user(connection: Connection, digest: str, now: int) -> RowMapping | None:
     """Return id, name, role and the session's expires_at, if both may be used now."""
     return connection.execute(_SESSION_USER, {"hash": digest, "now": now}).mappings().first()
+
+
+def list_sessions(connection: Connection, user: str) -> list[RowMapping]:
+    """Return a user's sessions, newest first."""
+    query = select(sessions).where(sessions.c.user_id == user)
+    query = query.order_by(sessions.c.created_at.desc(), sessions.c.hash)
+    return list(connection.execute(query).mappings())
 
 
 def insert_token(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -82,7 +121,9 @@ def delete_token(connection: Connection, user: str, token: str) -> bool:
 
 
 def token_user(connection: Connection, digest: str, now: int) -> RowMapping | None:
-    """Return id, name, role, the token's id as `token` and expires_at, if both may be used now."""
+    """Return id, name, role, the token's id as `token`, expires_at and scope, if both may be
+    used now.
+    """
     return connection.execute(_TOKEN_USER, {"hash": digest, "now": now}).mappings().first()
 
 
@@ -92,6 +133,9 @@ def set_tokens_used(connection: Connection, used: Mapping[str, int]) -> None:
         connection.execute(_USED, [{"token": key, "at": at} for key, at in used.items()])
 
 
+_USERS = select(users, totps.c.confirmed_at.label("totp")).select_from(
+    users.outerjoin(totps, totps.c.user_id == users.c.id)
+)
 # Built once: constructing a statement costs more than running it.
 _USER_BY_NAME = select(users).where(users.c.name == bindparam("name"))
 _SESSION_USER = (
@@ -104,7 +148,13 @@ _SESSION_USER = (
     )
 )
 _TOKEN_USER = (
-    select(*_CALLER, tokens.c.id.label("token"), tokens.c.expires_at)
+    select(
+        *_CALLER,
+        tokens.c.id.label("token"),
+        tokens.c.expires_at,
+        tokens.c.project_id,
+        tokens.c.permissions,
+    )
     .join(users, users.c.id == tokens.c.user_id)
     .where(
         tokens.c.hash == bindparam("hash"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +12,15 @@ from fleetwire.core.attempts import Outcome, Wish
 from fleetwire.core.runs import RunState
 from fleetwire.core.specs import RunRequest
 from fleetwire.server.store.prepared import Prepared, PreparedIn
-from fleetwire.server.store.tables import attempts, former_nodes, nodes, runs, tasks, users
+from fleetwire.server.store.tables import (
+    attempts,
+    former_nodes,
+    nodes,
+    projects,
+    runs,
+    tasks,
+    users,
+)
 
 
 class FoldRow(NamedTuple):
@@ -25,7 +33,9 @@ class FoldRow(NamedTuple):
 
 
 class RunRow(msgspec.Struct, frozen=True):
-    """A run as lists show it; `request` and `counts` are JSON, `created_by` a user's name."""
+    """A run as lists show it; `request` and `counts` are JSON, `created_by` a user's name,
+    `project` a project's.
+    """
 
     id: str
     name: str | None
@@ -38,6 +48,7 @@ class RunRow(msgspec.Struct, frozen=True):
     created_by: str
     created_at: int
     ended_at: int | None
+    project: str
 
 
 class TaskRow(msgspec.Struct, frozen=True):
@@ -105,7 +116,12 @@ _RUNS = select(
     func.coalesce(users.c.name, runs.c.created_by),
     runs.c.created_at,
     runs.c.ended_at,
-).select_from(runs.outerjoin(users, users.c.id == runs.c.created_by))
+    projects.c.name,
+).select_from(
+    runs.outerjoin(users, users.c.id == runs.c.created_by).join(
+        projects, projects.c.id == runs.c.project_id
+    )
+)
 _AT = func.coalesce(attempts.c.node_id, tasks.c.node_id)
 _TASKS = select(
     tasks.c.id,
@@ -263,16 +279,22 @@ def page(
     limit: int,
     state: str | None = None,
     outcome: str | None = None,
+    within: Collection[str] | None = None,
 ) -> list[RunRow]:
-    """Return runs, newest first, with ids below `before`."""
+    """Return runs, newest first, with ids below `before`; those of the projects `within`, or of
+    all.
+    """
     query = _RUNS.order_by(runs.c.id.desc()).limit(limit)
+    if within is not None:
+        query = query.where(runs.c.project_id.in_(within))
     if before is not None:
         query = query.where(runs.c.id < before)
     if state is not None:
         query = query.where(runs.c.state == state)
     if outcome is not None:
         query = query.where(runs.c.outcome == outcome)
-    return [RunRow(*row) for row in connection.execute(query)]
+    rows: Iterable[Any] = connection.execute(query)
+    return [RunRow(*row) for row in rows]
 
 
 def tasks_of(connection: Connection, run_id: str) -> list[TaskRow]:
@@ -291,9 +313,48 @@ def task_of_attempt(connection: Connection, attempt: str) -> TaskRow | None:
     return None if row is None else TaskRow(*row)
 
 
-def ids_with_prefix(connection: Connection, noun: str, prefix: str) -> list[str]:
-    """Return at most two ids of a noun (run, task, attempt, node) that begin so."""
-    table = {"run": runs, "task": tasks, "attempt": attempts, "node": nodes}[noun]
+def with_prefix(
+    connection: Connection, noun: str, prefix: str, within: Collection[str]
+) -> list[tuple[str, str]]:
+    """Return at most two (id, project) of a noun (run, attempt, node) that begin so, of those
+    that belong to these projects.
+    """
+    table = {"run": runs, "attempt": attempts, "node": nodes}[noun]
+    owner = runs if noun == "attempt" else table
     # A range, because LIKE uses no index on either database by default.
-    query = select(table.c.id).where(table.c.id >= prefix).where(table.c.id < prefix + "g").limit(2)
-    return [id_ for (id_,) in connection.execute(query)]
+    query = (
+        select(table.c.id, owner.c.project_id)
+        .where(table.c.id >= prefix)
+        .where(table.c.id < prefix + "g")
+        .where(owner.c.project_id.in_(within))
+        .limit(2)
+    )
+    if noun == "attempt":
+        query = query.select_from(attempts.join(runs, runs.c.id == attempts.c.run_id))
+    return [(id_, project) for id_, project in connection.execute(query)]
+
+
+_PROJECT = Prepared(select(runs.c.project_id).where(runs.c.id == bindparam("the_id")))
+_PROJECT_OF_ATTEMPT = Prepared(
+    select(runs.c.project_id)
+    .select_from(attempts.join(runs, runs.c.id == attempts.c.run_id))
+    .where(attempts.c.id == bindparam("the_id"))
+)
+_PROJECTS = PreparedIn(lambda ids: select(runs.c.id, runs.c.project_id).where(runs.c.id.in_(ids)))
+
+
+def project_of(connection: Connection, run_id: str) -> str | None:
+    """Return the project of a run, None if there is no such run."""
+    row = _PROJECT.first(connection, {"the_id": run_id})
+    return None if row is None else str(row[0])
+
+
+def project_of_attempt(connection: Connection, attempt: str) -> str | None:
+    """Return the project of an attempt's run, None if there is no such attempt."""
+    row = _PROJECT_OF_ATTEMPT.first(connection, {"the_id": attempt})
+    return None if row is None else str(row[0])
+
+
+def projects_of(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the projects of runs."""
+    return dict(_PROJECTS.rows(connection, list(ids)))

@@ -25,6 +25,8 @@ from sqlalchemy import (
     text,
 )
 
+from fleetwire.core.access import DEFAULT_PROJECT
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -42,6 +44,18 @@ meta = Table(
     Column("value", Text, nullable=False),
 )
 
+# Everything else belongs to a project. There is always core.access.DEFAULT_PROJECT: what is stored
+# by a server that knows of no projects is its own.
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# `role` is `admin` for a system admin, else `user`: what somebody may in a project stands in
+# `project_roles`. `password_hash` is empty for who logs in elsewhere only (`identities`).
 users = Table(
     "users",
     metadata,
@@ -53,7 +67,46 @@ users = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
-# Secrets people show are stored as SHA-256 of 256 random bits, never as they are.
+# The roles and grants of core.access.ROLES, one row each.
+project_roles = Table(
+    "project_roles",
+    metadata,
+    Column("user_id", String(36), ForeignKey("users.id"), primary_key=True),
+    Column("project_id", String(36), ForeignKey("projects.id"), primary_key=True, index=True),
+    Column("role", String(32), primary_key=True),
+)
+
+# Who somebody is at an OpenID provider.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("user_id", String(36), ForeignKey("users.id"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# The second factor (core.totp). It counts from `confirmed_at` on; `last_step` is the step whose
+# code was used last, so that no code is good twice.
+totps = Table(
+    "totps",
+    metadata,
+    Column("user_id", String(36), ForeignKey("users.id"), primary_key=True),
+    Column("secret", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("confirmed_at", BigInteger),
+    Column("last_step", BigInteger, nullable=False),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("user_id", String(36), ForeignKey("users.id"), primary_key=True),
+    Column("hash", String(64), primary_key=True),
+)
+
+# Secrets people show are stored as SHA-256 of 256 random bits, never as they are. `id` names a
+# session to its owner, who sees `address` and `browser` (as it calls itself) of each.
 sessions = Table(
     "sessions",
     metadata,
@@ -61,8 +114,12 @@ sessions = Table(
     Column("user_id", String(36), ForeignKey("users.id"), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("id", String(36)),
+    Column("address", String(64)),
+    Column("browser", String(256)),
 )
 
+# `project_id` and `permissions` (JSON) are core.access.Scope.
 tokens = Table(
     "tokens",
     metadata,
@@ -73,6 +130,8 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("last_used_at", BigInteger),
+    Column("project_id", String(36), ForeignKey("projects.id")),
+    Column("permissions", Text),
 )
 
 enrolment_tokens = Table(
@@ -86,6 +145,7 @@ enrolment_tokens = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
     Column("used_by", String(36)),
+    Column("project_id", String(36), nullable=False, server_default=DEFAULT_PROJECT),
     Column("name_pattern", String(128)),
     Column("network", String(64)),
     Column("approval", Boolean, nullable=False, default=False, server_default=false()),
@@ -101,6 +161,7 @@ enrolment_uses = Table(
     ),
     Column("at", BigInteger, nullable=False),
     Column("token_id", String(36), index=True),
+    Column("project_id", String(36)),
     Column("node_id", String(36)),
     Column("name", String(128), nullable=False),
     Column("address", String(256)),
@@ -118,7 +179,7 @@ nodes = Table(
     "nodes",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("name", String(128), nullable=False, unique=True),
+    Column("name", String(128), nullable=False),
     Column("signing_key", LargeBinary, nullable=False),
     Column("sealing_key", LargeBinary, nullable=False),
     Column("labels", Text, nullable=False),
@@ -141,6 +202,9 @@ nodes = Table(
     Column("last_seen_at", BigInteger),
     Column("mark", String(64), nullable=False, default="", server_default=""),
     Column("steps", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("project_id", String(36), nullable=False, server_default=DEFAULT_PROJECT),
+    # A name that is taken must not tell what other projects have.
+    UniqueConstraint("project_id", "name"),
 )
 
 # Nodes that were deleted: what ran there keeps the name of where it ran.
@@ -170,8 +234,10 @@ runs = Table(
     Column("ended_at", BigInteger),
     Column("idempotency_key", String(255)),
     Column("idempotency_hash", String(64)),
+    Column("project_id", String(36), nullable=False, server_default=DEFAULT_PROJECT),
     UniqueConstraint("created_by", "idempotency_key"),
     Index("ix_runs_state_id", "state", "id"),
+    Index("ix_runs_project_id_id", "project_id", "id"),
 )
 
 tasks = Table(

@@ -35,6 +35,7 @@ def upgrade() -> None:
         ),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("token_id", sa.String(length=36), nullable=True),
+        sa.Column("project_id", sa.String(length=36), nullable=True),
         sa.Column("node_id", sa.String(length=36), nullable=True),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("address", sa.String(length=256), nullable=True),

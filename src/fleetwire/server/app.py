@@ -33,6 +33,7 @@ from fleetwire.server import log, reach
 from fleetwire.server.api import asgi
 from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.http import BoundedHttp
+from fleetwire.server.api.oidc import Provider, settings_of
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.proxy import BehindProxy, networks
@@ -218,6 +219,7 @@ class Process:
             await _first_admin(config, self.database, passwords)
             self.auth = Authenticator(self.database, clock=now_us, monotonic=time.monotonic)
             self._submissions = Submissions(self.database, ids=new_id)
+            settings = settings_of(config)
             self.parts = Parts(
                 database=self.database,
                 submissions=self._submissions,
@@ -233,6 +235,9 @@ class Process:
                 warnings=self.warnings,
                 leaving=self.leaving,
                 ca_fingerprint=self._pin,
+                oidc=None
+                if settings is None
+                else Provider(settings, clock=now_us, monotonic=time.monotonic),
             )
             application = asgi.build(
                 self.parts,

@@ -81,6 +81,27 @@ class Config(BaseModel):
         bool, Field(description="Print the first admin's password although stdout is no terminal")
     ] = False
 
+    oidc_issuer: Annotated[
+        str | None, Field(description="OpenID provider that people may log in at, an https URL")
+    ] = None
+    oidc_client_id: Annotated[str | None, Field(description="What this server is called there")] = (
+        None
+    )
+    oidc_client_secret_file: Annotated[
+        Path | None, Field(description="File that holds the client secret it was given there")
+    ] = None
+    oidc_name: Annotated[str, Field(description="What the login page calls the provider")] = (
+        "OpenID"
+    )
+    oidc_scopes: Annotated[str, Field(description="What is asked for there")] = "openid profile"
+    oidc_name_claim: Annotated[
+        str, Field(description="What a new user is named by: a claim of the ID token")
+    ] = "preferred_username"
+    oidc_create_users: Annotated[
+        bool,
+        Field(description="Whoever the provider knows becomes a user, who may nothing yet"),
+    ] = True
+
     keep_runs_days: Annotated[
         float,
         Field(

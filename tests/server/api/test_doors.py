@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fleetwire.core.access import BY_LOGIN_ONLY
 from fleetwire.server.api import asgi, doors
 from fleetwire.server.api.doors import OPEN, Door, Unguarded
 from fleetwire.server.api.params import ListQuery
@@ -29,7 +30,14 @@ def path_of(door: Door) -> str:
 
 def test_the_open_doors_are_these_and_no_others() -> None:
     opened = {f"{door.method} {door.path}" for door in DOORS if door.permission == OPEN}
-    assert opened == {"POST /api/v1/login", "GET /healthz", "GET /readyz"}
+    assert opened == {
+        "POST /api/v1/login",
+        "GET /api/v1/login",
+        "GET /api/v1/login/oidc",
+        "GET /api/v1/login/oidc/callback",
+        "GET /healthz",
+        "GET /readyz",
+    }
     assert (
         opened
         | {
@@ -76,9 +84,10 @@ def test_nobody_passes_with_a_wrong_credential(
 
 @pytest.mark.parametrize("door", GUARDED, ids=NAMES)
 def test_the_admin_passes(server: Server, door: Door) -> None:
-    answer = server.call(
-        door.method, path_of(door), b"[]" if door.method in {"POST", "PUT"} else None
-    )
+    body = b"[]" if door.method in {"POST", "PUT"} else None
+    page = server.login() if door.permission in BY_LOGIN_ONLY else None
+    token = "" if page is None else None
+    answer = server.call(door.method, path_of(door), body, headers=page, token=token)
     assert answer.status not in {401, 403}, answer
     assert answer.status < 500, answer
 

@@ -26,6 +26,9 @@ OPEN_ROUTES: Final = frozenset(
     {
         # How one becomes somebody.
         "POST /api/v1/login",
+        "GET /api/v1/login",
+        "GET /api/v1/login/oidc",
+        "GET /api/v1/login/oidc/callback",
         # Bare health, for a balancer.
         "GET /healthz",
         "GET /readyz",

@@ -25,8 +25,12 @@ STATUS: Final[dict[str, int]] = {
     "bad-host": 400,
     "unauthenticated": 401,
     "bad-credentials": 401,
+    "code-needed": 401,
+    "bad-code": 401,
     "forbidden": 403,
     "bad-origin": 403,
+    "oidc-refused": 403,
+    "not-known-here": 403,
     "bad-csrf": 403,
     "bad-enrolment-token": 403,
     "not-found": 404,
@@ -34,6 +38,7 @@ STATUS: Final[dict[str, int]] = {
     "ambiguous-id": 409,
     "name-taken": 409,
     "last-admin": 409,
+    "no-second-factor": 409,
     "project-in-use": 409,
     "node-at-work": 409,
     "not-admitted": 409,
@@ -89,6 +94,12 @@ class BadCredentials(FleetwireError):
     """User name and password do not belong together."""
 
     code = "bad-credentials"
+
+
+class CodeNeeded(FleetwireError):
+    """The password is right, and a code of the second factor is needed as well."""
+
+    code = "code-needed"
 
 
 class BadOrigin(FleetwireError):

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
+import structlog
+from fastapi import Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from fleetwire.core import access
+from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api import views, write
 from fleetwire.server.api.auth import check_origin, cookie_name, csrf_of
 from fleetwire.server.api.doors import OPEN, Door, caller_of
-from fleetwire.server.api.errors import BadCredentials
-from fleetwire.server.api.params import LoginParams
-from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import people, projects
-from fleetwire.server.domain.people import Place
+from fleetwire.server.api.errors import BadCredentials, CodeNeeded
+from fleetwire.server.api.oidc import Provider
+from fleetwire.server.api.params import LoginParams, OidcBackQuery
+from fleetwire.server.api.parts import Parts, parts_of
+from fleetwire.server.domain import factors, identities, people, projects
+from fleetwire.server.domain.errors import NotFound
+from fleetwire.server.domain.people import Account, Place
+
+FLOW_COOKIE: Final = "fleetwire_oidc"
+FLOW_S: Final = 600
+_log = structlog.get_logger("fleetwire.server.api")
 
 
 async def login(request: Request, body: LoginParams) -> Response:
     """Log in with user name and password; the answer sets the login cookie.
 
     The same answer, in the same time, for an unknown user, a wrong password and a disabled user.
+    Who has a second factor sends a `code` of it as well (401 `code-needed` asks for it).
     """
     parts = parts_of(request)
     if "origin" in request.headers:  # a page of another site may not log this browser in
-        check_origin(request.headers, "POST")
-    address = request.client.host if request.client else "?"
+        check_origin(request.headers, "POST", request.url.scheme)
+    address = address_of(request)
     parts.throttle.take(body.username, address)
     account = await parts.database.read(lambda c: people.account(c, body.username))
     stored = None if account is None else account.password_hash
@@ -35,21 +47,48 @@ async def login(request: Request, body: LoginParams) -> Response:
             hint="Check both; the first admin's password is in the server's data folder.",
         )
     parts.throttle.give_back(body.username, address)
-    secret = parts.secret()
-    digest = people.digest(secret)
-    user = account.id
-    place = Place(address, request.headers.get("user-agent", ""))
-    await parts.database.write(
-        lambda tx: people.start_session(tx, user, secret=digest, ids=parts.ids, place=place)
-    )
-    shown = {"id": user, "name": account.name, "role": account.role}
+    await _second_factor(parts, account, body.code)
+    secret = await _begin(parts, account, request)
+    shown = {"id": account.id, "name": account.name, "role": account.role}
     response = write.answer({"user": shown, "csrf": csrf_of(secret)})
-    set_cookie(response, request.url.scheme, secret)
+    _set_cookie(response, request.url.scheme, secret)
     return response
 
 
-def set_cookie(response: Response, scheme: str, secret: str) -> None:
-    """Give the browser its login cookie."""
+async def _second_factor(parts: Parts, account: Account, code: str | None) -> None:
+    """Raise unless no code is needed, or this one is good."""
+    if not await parts.database.read(lambda c: factors.is_on(c, account.id)):
+        return
+    if code is None:
+        raise CodeNeeded(
+            "The password is right; your second factor is needed as well.",
+            hint="Send the code that your authenticator shows, or a recovery code.",
+            field="code",
+        )
+    parts.throttle.take_code(account.id)
+    if not await parts.database.write(lambda tx: factors.use(tx, account.id, code)):
+        raise factors.bad_code()
+    parts.throttle.give_code_back(account.id)
+
+
+def address_of(request: Request) -> str:
+    """Return the network address that a request comes from."""
+    return request.client.host if request.client else "?"
+
+
+async def _begin(parts: Parts, account: Account, request: Request) -> str:
+    """Begin a session; return its secret."""
+    secret = parts.secret()
+    place = Place(address_of(request), request.headers.get("user-agent", ""))
+    await parts.database.write(
+        lambda tx: people.start_session(
+            tx, account.id, secret=people.digest(secret), ids=parts.ids, place=place
+        )
+    )
+    return secret
+
+
+def _set_cookie(response: Response, scheme: str, secret: str) -> None:
     response.set_cookie(
         cookie_name(scheme),
         secret,
@@ -59,6 +98,84 @@ def set_cookie(response: Response, scheme: str, secret: str) -> None:
         httponly=True,
         samesite="strict",
     )
+
+
+async def ways(request: Request) -> Response:
+    """Say how one can log in here: `oidc` is the name of an OpenID provider, or null."""
+    provider = parts_of(request).oidc
+    return write.answer({"oidc": None if provider is None else provider.settings.name})
+
+
+async def oidc_begin(request: Request) -> Response:
+    """Send the browser to the OpenID provider, to come back with a proof of who somebody is."""
+    parts = parts_of(request)
+    provider = _provider(parts)
+    secret = parts.secret()
+    response = RedirectResponse(await provider.begin(secret, _back(request)), 303)
+    scheme = request.url.scheme
+    response.set_cookie(
+        _flow_cookie(scheme),
+        secret,
+        max_age=FLOW_S,
+        path="/",
+        secure=scheme == "https",
+        httponly=True,
+        samesite="lax",  # the provider's page sends the browser back
+    )
+    return response
+
+
+async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) -> Response:
+    """Take the browser back from the OpenID provider: it is logged in, or told why not."""
+    parts, scheme = parts_of(request), request.url.scheme
+    provider = _provider(parts)
+    flow = request.cookies.get(_flow_cookie(scheme), "")
+    address = address_of(request)
+    try:
+        # By address alone: nobody can use up the tries of others.
+        parts.throttle.take(f"oidc {address}", address)
+        vouched = await provider.finish(
+            flow, _back(request), state=query.state or "", code=query.code or ""
+        )
+        parts.throttle.give_back(f"oidc {address}", address)
+        account = await parts.database.write(
+            lambda tx: identities.enter(
+                tx,
+                issuer=vouched.issuer,
+                subject=vouched.subject,
+                name=vouched.name,
+                creates=provider.settings.creates,
+                ids=parts.ids,
+            )
+        )
+        secret = await _begin(parts, account, request)
+    except FleetwireError as error:
+        _log.warning("login at the OpenID provider refused", error=str(error)[:500])
+        response: Response = RedirectResponse(f"/login?problem={error.code}", 303)
+    else:
+        response = RedirectResponse("/", 303)
+        _set_cookie(response, scheme, secret)
+    response.delete_cookie(
+        _flow_cookie(scheme), path="/", secure=scheme == "https", httponly=True, samesite="lax"
+    )
+    return response
+
+
+def _provider(parts: Parts) -> Provider:
+    if parts.oidc is None:
+        raise NotFound(
+            "This server has no OpenID provider.", hint="Log in with user name and password."
+        )
+    return parts.oidc
+
+
+def _back(request: Request) -> str:
+    # The front door has checked that the host is one of ours.
+    return f"{request.url.scheme}://{request.headers['host']}/api/v1/login/oidc/callback"
+
+
+def _flow_cookie(scheme: str) -> str:
+    return f"__Host-{FLOW_COOKIE}" if scheme == "https" else FLOW_COOKIE
 
 
 async def logout(request: Request) -> Response:
@@ -101,6 +218,15 @@ DOORS = [
     Door(
         "POST", "/api/v1/login", login, permission=OPEN, tag="people",
         answers={200: views.LoggedIn}, problems=(401, 403, 429),
+    ),
+    Door("GET", "/api/v1/login", ways, permission=OPEN, tag="people", answers={200: views.Ways}),
+    Door(
+        "GET", "/api/v1/login/oidc", oidc_begin, permission=OPEN, tag="people",
+        answers={303: None}, problems=(404,),
+    ),
+    Door(
+        "GET", "/api/v1/login/oidc/callback", oidc_back, permission=OPEN, tag="people",
+        answers={303: None}, problems=(404,),
     ),
     Door(
         "DELETE", "/api/v1/login", logout, permission="know-self", tag="people",

@@ -104,16 +104,51 @@ class StreamQuery(Query):
     offset: Whole = 0
 
 
+Password = Annotated[str, Field(min_length=1, max_length=limits.PASSWORD_CHARS)]
+NewPassword = Annotated[
+    str, Field(min_length=limits.PASSWORD_LEAST_CHARS, max_length=limits.PASSWORD_CHARS)
+]
+Code = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class LoginParams(Body):
     """A login."""
 
     username: Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARS)]
-    password: Annotated[str, Field(min_length=1, max_length=limits.PASSWORD_CHARS)]
+    password: Password
+    code: Code | None = None
 
 
-NewPassword = Annotated[
-    str, Field(min_length=limits.PASSWORD_LEAST_CHARS, max_length=limits.PASSWORD_CHARS)
-]
+class OidcBackQuery(Query):
+    """What an OpenID provider sends back with the browser."""
+
+    code: Annotated[str, Field(max_length=4096)] | None = None
+    state: Annotated[str, Field(max_length=200)] | None = None
+    iss: Annotated[str, Field(max_length=2048)] | None = None
+    session_state: Annotated[str, Field(max_length=2048)] | None = None
+    error: Annotated[str, Field(max_length=2048)] | None = None
+    error_description: Annotated[str, Field(max_length=4096)] | None = None
+    error_uri: Annotated[str, Field(max_length=2048)] | None = None
+    scope: Annotated[str, Field(max_length=2048)] | None = None
+
+
+class OldPasswordParams(Body):
+    """Your password, once more."""
+
+    password: Password
+
+
+class OwnPasswordParams(Body):
+    """Your password, and the one to have from now on."""
+
+    old: Password
+    new: NewPassword
+
+
+class CodeParams(Body):
+    """A code of the second factor."""
+
+    code: Code
 
 
 class PasswordParams(Body):
@@ -123,10 +158,13 @@ class PasswordParams(Body):
 
 
 class NewUserParams(PasswordParams):
-    """A new user. The role `admin` is a system admin's."""
+    """A new user. The role `admin` is a system admin's. With `oidc_subject` it is who has that
+    subject at the server's OpenID provider, and logs in there.
+    """
 
     name: str
     role: Literal["admin", "user"] = "user"
+    oidc_subject: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
 class UserParams(Body):

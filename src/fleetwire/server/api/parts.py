@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from fleetwire.core import limits
 from fleetwire.server.api.auth import Authenticator
+from fleetwire.server.api.oidc import Provider
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.domain.submissions import Submissions
@@ -29,7 +30,7 @@ class Parts:
     since 1970. `readiness` says, by name, what does not work now (empty: all is well);
     `warnings` what works and is yet not as promised. `leaving` is set when the server
     is about to stop: streams end then. `ca_fingerprint` is of the CA that agents pin, None where
-    there is none.
+    there is none. `oidc` is where people can log in besides here.
     """
 
     database: Database
@@ -46,6 +47,7 @@ class Parts:
     warnings: Callable[[], Mapping[str, str]]
     leaving: asyncio.Event
     ca_fingerprint: Callable[[], str | None] = lambda: None
+    oidc: Provider | None = None
     streams: dict[str, int] = field(default_factory=dict)
     """Open streams of each user, by id."""
 

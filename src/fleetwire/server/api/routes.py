@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fleetwire.server.api import (
+    account,
     attempts,
     enrolment,
     health,
@@ -24,6 +25,7 @@ DOORS: Final[tuple[Door, ...]] = (
     *nodes.DOORS,
     *system.DOORS,
     *login.DOORS,
+    *account.DOORS,
     *tokens.DOORS,
     *users.DOORS,
     *projects.DOORS,

@@ -27,6 +27,8 @@ class Rate(NamedTuple):
 PAIR: Final = Rate(limits.LOGIN_TRIES_PER_ACCOUNT_AND_ADDRESS, 6.0)
 ACCOUNT: Final = Rate(limits.LOGIN_TRIES_PER_ACCOUNT, 1.0)
 ADDRESS: Final = Rate(limits.LOGIN_TRIES_PER_ADDRESS, 2.0)
+CODE: Final = Rate(limits.CODE_TRIES_PER_ACCOUNT, 60.0)
+"""Only who has the password tries codes, and there are but a million: this bound is narrow."""
 
 
 class LoginThrottle:
@@ -55,6 +57,26 @@ class LoginThrottle:
         now = self._clock()
         for key, rate in self._keys(account, address):
             self._set(key, min(rate.burst, self._tokens(key, rate, now) + 1), now)
+
+    def take_code(self, user: str) -> None:
+        """Pay for one code of a second factor before it is looked at, or raise TooManyLogins."""
+        now = self._clock()
+        key = (user, "code")
+        tokens = self._tokens(key, CODE, now)
+        if tokens < 1:
+            wait = CODE.seconds * (1 - tokens)
+            raise TooManyLogins(
+                "Too many wrong codes came for this account.",
+                hint=f"Wait {wait:.0f} s, then try again.",
+                retry_after=wait,
+            )
+        self._set(key, tokens - 1, now)
+
+    def give_code_back(self, user: str) -> None:
+        """The code was right: the try cost nothing."""
+        now = self._clock()
+        key = (user, "code")
+        self._set(key, min(CODE.burst, self._tokens(key, CODE, now) + 1), now)
 
     def _keys(self, account: str, address: str) -> list[tuple[tuple[str, str], Rate]]:
         return [((account, address), PAIR), ((account, ""), ACCOUNT), (("", address), ADDRESS)]

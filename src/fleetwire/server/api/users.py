@@ -11,11 +11,13 @@ from starlette.responses import Response
 
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.params import ListQuery, NewUserParams, PasswordParams, UserParams
 from fleetwire.server.api.parts import Parts, parts_of
-from fleetwire.server.domain import projects, users
+from fleetwire.server.domain import factors, identities, people, projects, users
 from fleetwire.server.domain.users import UserView
 from fleetwire.server.store import Connection
+from fleetwire.server.store.engine import Tx
 
 
 async def create(request: Request, body: NewUserParams) -> Response:
@@ -24,16 +26,31 @@ async def create(request: Request, body: NewUserParams) -> Response:
     Without a password one is made; it is in this answer and nowhere else.
     """
     parts = parts_of(request)
-    password, hashed = await _new_password(parts, body.password)
-    made = await parts.database.write(
-        lambda tx: users.create(
+    subject, provider = body.oidc_subject, parts.oidc
+    password, hashed = None, users.NO_PASSWORD
+    if subject is None:
+        password, hashed = await _new_password(parts, body.password)
+    elif provider is None or body.password is not None:
+        raise Unprocessable(
+            "Who logs in at an OpenID provider has no password here, and there must be one.",
+            hint="Give a password, or none and the subject at the provider.",
+            field="oidc_subject",
+        )
+
+    def make(tx: Tx) -> UserView:
+        made = users.create(
             tx,
             body.name,
             password_hash=hashed,
             is_system_admin=body.role == "admin",
             ids=parts.ids,
         )
-    )
+        if subject is not None and provider is not None:
+            issuer = provider.settings.issuer
+            identities.link(tx, made.id, issuer=issuer, subject=subject)
+        return made
+
+    made = await parts.database.write(make)
     shown = password if body.password is None else None
     return write.answer({**_shape(made), "password": shown}, 201)
 
@@ -97,6 +114,20 @@ async def reset_password(request: Request, user: str, body: PasswordParams) -> R
     return write.answer({**_shape(found), "password": shown})
 
 
+async def end_totp(request: Request, user: str) -> Response:
+    """End the second factor of a user who has lost it; their logins end as well."""
+    parts = parts_of(request)
+
+    def end(tx: Tx) -> str:
+        found = users.get(tx.connection, user)
+        factors.end(tx, found.id)
+        people.end_sessions(tx, found.id)
+        return found.id
+
+    parts.auth.forget(await parts.database.write(end))
+    return Response(status_code=204)
+
+
 def _shape(view: UserView) -> dict[str, Any]:
     return {
         "id": view.id,
@@ -129,5 +160,9 @@ DOORS = [
     Door(
         "POST", "/api/v1/users/{user}/password", reset_password, permission="manage-users",
         tag="people", answers={200: views.NewUser}, problems=(404,),
+    ),
+    Door(
+        "DELETE", "/api/v1/users/{user}/totp", end_totp, permission="manage-users",
+        tag="people", answers={204: None}, problems=(404,),
     ),
 ]  # fmt: skip

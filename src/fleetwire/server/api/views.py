@@ -62,6 +62,50 @@ class LoggedIn(View):
     csrf: str
 
 
+class Ways(View):
+    """How one can log in besides with a password: `oidc` is an OpenID provider's name."""
+
+    oidc: str | None
+
+
+class Session(View):
+    """One of your logins."""
+
+    id: str
+    created_at: Time
+    expires_at: Time
+    address: str | None
+    browser: str | None
+    current: bool
+
+
+class Sessions(View):
+    """Your logins."""
+
+    items: list[Session]
+    next_cursor: None
+
+
+class Totp(View):
+    """Your second factor."""
+
+    on: bool
+    recovery_codes: int
+
+
+class NewTotp(View):
+    """A second factor to be confirmed: its secret, and what a QR code says."""
+
+    secret: str
+    uri: str
+
+
+class RecoveryCodes(View):
+    """Codes that are each good once, where the second factor is lost. Shown this once."""
+
+    recovery_codes: list[str]
+
+
 class Project(View):
     """A project, and what you have and may in it."""
 

@@ -1,0 +1,176 @@
+"""`/me/...`: one's own password, second factor and logins. By login only: no API token may."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fleetwire.core import totp
+from fleetwire.server.api import views, write
+from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.errors import BadCredentials
+from fleetwire.server.api.login import address_of
+from fleetwire.server.api.params import CodeParams, OldPasswordParams, OwnPasswordParams
+from fleetwire.server.api.parts import Parts, parts_of
+from fleetwire.server.domain import factors, people
+from fleetwire.server.domain.people import Caller
+from fleetwire.server.store import Connection
+from fleetwire.server.store.engine import Tx
+
+RECOVERY_BYTES: Final = 10
+
+
+async def change_password(request: Request, body: OwnPasswordParams) -> Response:
+    """Change your password; your other logins end."""
+    parts, caller = parts_of(request), caller_of(request)
+    await _check_password(request, parts, caller, body.old)
+    hashed = await asyncio.to_thread(parts.passwords.hash_blocking, body.new)
+
+    def change(tx: Tx) -> None:
+        people.set_password(tx, caller.user, password_hash=hashed)
+        people.end_sessions(tx, caller.user, but=caller.credential)
+
+    await parts.database.write(change)
+    parts.auth.forget(caller.user)
+    return Response(status_code=204)
+
+
+async def _check_password(request: Request, parts: Parts, caller: Caller, password: str) -> None:
+    """Raise BadCredentials unless it is the caller's: an open browser is not enough."""
+    address = address_of(request)
+    parts.throttle.take(caller.name, address)
+    account = await parts.database.read(lambda c: people.account(c, caller.name))
+    stored = None if account is None else account.password_hash
+    if not await parts.passwords.matches(password, stored):
+        raise BadCredentials("That is not your password.", hint="Type the one you log in with.")
+    parts.throttle.give_back(caller.name, address)
+
+
+async def list_sessions(request: Request) -> Response:
+    """List your logins, newest first."""
+    parts, caller = parts_of(request), caller_of(request)
+    now = parts.clock()
+    found = await parts.database.read(lambda c: people.list_sessions(c, caller.user, now))
+    return write.page(
+        [
+            {
+                "id": one.id,
+                "created_at": write.rfc3339(one.created_at),
+                "expires_at": write.rfc3339(one.expires_at),
+                "address": one.address,
+                "browser": one.browser,
+                "current": one.hash == caller.credential,
+            }
+            for one in found
+        ],
+        None,
+    )
+
+
+async def end_session(request: Request, session: str) -> Response:
+    """End one of your logins."""
+    parts, caller = parts_of(request), caller_of(request)
+    ended = await parts.database.write(
+        lambda tx: people.end_session_named(tx, caller.user, session)
+    )
+    parts.auth.forget(ended)
+    return Response(status_code=204)
+
+
+async def show_totp(request: Request) -> Response:
+    """Say whether a second factor is asked for, and how many recovery codes are left."""
+    parts, caller = parts_of(request), caller_of(request)
+
+    def look(connection: Connection) -> dict[str, object]:
+        return {
+            "on": factors.is_on(connection, caller.user),
+            "recovery_codes": factors.left(connection, caller.user),
+        }
+
+    return write.answer(await parts.database.read(look))
+
+
+async def begin_totp(request: Request, body: OldPasswordParams) -> Response:
+    """Begin a second factor: put the secret into an authenticator app, then confirm a code.
+
+    The secret is in this answer and nowhere else.
+    """
+    parts, caller = parts_of(request), caller_of(request)
+    await _check_password(request, parts, caller, body.password)
+    secret = secrets.token_bytes(totp.SECRET_BYTES)
+    uri = await parts.database.write(
+        lambda tx: factors.begin(tx, caller.user, name=caller.name, secret=secret)
+    )
+    return write.answer({"secret": totp.as_text(secret), "uri": uri})
+
+
+async def confirm_totp(request: Request, body: CodeParams) -> Response:
+    """Confirm the second factor with a code of it: from now on each login needs one.
+
+    The recovery codes are in this answer and nowhere else; each is good once.
+    """
+    parts, caller = parts_of(request), caller_of(request)
+    recovery = [_recovery_code() for _ in range(factors.RECOVERY_CODES)]
+    parts.throttle.take_code(caller.user)
+    await parts.database.write(
+        lambda tx: factors.confirm(tx, caller.user, body.code, recovery=recovery)
+    )
+    parts.throttle.give_code_back(caller.user)
+    return write.answer({"recovery_codes": recovery})
+
+
+def _recovery_code() -> str:
+    text = totp.as_text(secrets.token_bytes(RECOVERY_BYTES)).lower()
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+async def end_totp(request: Request, body: CodeParams) -> Response:
+    """End your second factor, with a code of it or a recovery code."""
+    parts, caller = parts_of(request), caller_of(request)
+    parts.throttle.take_code(caller.user)
+
+    def end(tx: Tx) -> None:
+        if not factors.use(tx, caller.user, body.code):
+            raise factors.bad_code()
+        factors.end(tx, caller.user)
+
+    await parts.database.write(end)
+    parts.throttle.give_code_back(caller.user)
+    return Response(status_code=204)
+
+
+_OWN: Final = "manage-own-account"
+DOORS = [
+    Door(
+        "POST", "/api/v1/me/password", change_password, permission=_OWN, tag="people",
+        answers={204: None}, problems=(429,),
+    ),
+    Door(
+        "GET", "/api/v1/me/sessions", list_sessions, permission=_OWN, tag="people",
+        answers={200: views.Sessions},
+    ),
+    Door(
+        "DELETE", "/api/v1/me/sessions/{session}", end_session, permission=_OWN, tag="people",
+        answers={204: None}, problems=(404,),
+    ),
+    Door(
+        "GET", "/api/v1/me/totp", show_totp, permission=_OWN, tag="people",
+        answers={200: views.Totp},
+    ),
+    Door(
+        "POST", "/api/v1/me/totp", begin_totp, permission=_OWN, tag="people",
+        answers={200: views.NewTotp}, problems=(409, 429),
+    ),
+    Door(
+        "POST", "/api/v1/me/totp/confirm", confirm_totp, permission=_OWN, tag="people",
+        answers={200: views.RecoveryCodes}, problems=(409, 429),
+    ),
+    Door(
+        "POST", "/api/v1/me/totp/end", end_totp, permission=_OWN, tag="people",
+        answers={204: None}, problems=(409, 429),
+    ),
+]  # fmt: skip

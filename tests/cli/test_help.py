@@ -46,6 +46,12 @@ Access:
   whoami      show who you are logged in as
   tokens      list API tokens
               also: tokens list, create, delete
+  users       list users
+              also: users show, create, disable, enable, reset-password, end-totp
+  projects    list your projects
+              also: projects create, delete
+  roles       list who has which roles in a project
+              also: roles grant, revoke
 
 Operate:
   up          start the whole system on this machine

@@ -48,6 +48,19 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("tokens list", "list API tokens or enrolment tokens", "tokens"),
         _command("tokens create", "make an API token or an enrolment token", "tokens"),
         _command("tokens delete", "end a token", "tokens"),
+        _command("users", "list users", "users"),
+        _command("users show", "show a user and their roles", "users"),
+        _command("users create", "make a user", "users"),
+        _command("users disable", "shut a user out, at once", "users"),
+        _command("users enable", "let a user log in again", "users"),
+        _command("users reset-password", "give a user a new password", "users"),
+        _command("users end-totp", "end the second factor of one who has lost it", "users"),
+        _command("projects", "list your projects", "projects"),
+        _command("projects create", "make a project", "projects"),
+        _command("projects delete", "delete a project that holds nothing", "projects"),
+        _command("roles", "list who has which roles in a project", "projects"),
+        _command("roles grant", "give a user roles in a project", "projects"),
+        _command("roles revoke", "take roles in a project from a user", "projects"),
         _command("login", "log in to a server and remember it", "login"),
         _command("logout", "forget the login and end its token", "login"),
         _command("whoami", "show who you are logged in as", "login"),
@@ -70,7 +83,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
 
 GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Work", ("run", "runs", "nodes")),
-    ("Access", ("login", "logout", "whoami", "tokens")),
+    ("Access", ("login", "logout", "whoami", "tokens", "users", "projects", "roles")),
     ("Operate", ("up", "server", "agent", "swarm", "system", "doctor", "completion")),
 )
 

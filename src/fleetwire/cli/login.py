@@ -14,6 +14,7 @@ from fleetwire.cli.errors import LocalError, UsageError
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.show import facts, write_json
 from fleetwire.client import Client, ClientError, NotFound, NotLoggedIn
+from fleetwire.client.shapes import User
 
 
 def _configure_login(parser: Parser) -> None:
@@ -37,6 +38,7 @@ def _configure_login(parser: Parser) -> None:
     parser.option(
         "--token-file", metavar="FILE", completes="file", help="use this token; - is stdin"
     )
+    parser.option("--code", metavar="CODE", help="of your second factor, where you have one")
     parser.option("--profile", metavar="NAME", help="the name to keep it under (default: the host)")
 
 
@@ -63,7 +65,7 @@ def _login(values: argparse.Namespace) -> int:
         )
         with Client(url, ca=ca) as client:
             # Signed in by cookie just long enough to make a token.
-            user = client.login(username, password)
+            user = _enter(client, username, password, values.code)
             made = client.create_token(token_name())
             client.logout()
         profile.remember(file, profile.Profile(name, url, made.token, made.id, ca))
@@ -74,6 +76,18 @@ def _login(values: argparse.Namespace) -> int:
 
         write_json(msgspec.json.encode({"url": url, "user": user.name, "profile": name}))
     return 0
+
+
+def _enter(client: Client, username: str, password: str, code: str | None) -> User:
+    """Log in; ask for a code of the second factor where one is needed and none was given."""
+    try:
+        return client.login(username, password, code=code)
+    except NotLoggedIn as error:
+        if error.code != "code-needed" or not sys.stdin.isatty():
+            raise
+        import getpass
+
+        return client.login(username, password, code=getpass.getpass("Code: "))
 
 
 def token_name() -> str:
@@ -148,7 +162,9 @@ def _whoami(values: argparse.Namespace) -> int:
             write_json(client.get_raw("me"))
             return 0
         user = client.me()
-        facts((("user", user.name), ("role", user.role), ("server", client.url)))
+        roles = ((f"in {one.name}", ", ".join(one.roles)) for one in user.projects if one.roles)
+        what = "system admin" if user.role == "admin" else user.role
+        facts((("user", user.name), ("role", what), ("server", client.url), *roles))
     return 0
 
 

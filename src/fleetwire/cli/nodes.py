@@ -23,15 +23,16 @@ _SIZES: Final = frozenset({"total", "free", "available", "swap_total", "swap_use
 
 def _configure_list(parser: Parser) -> None:
     parser.examples.append("fleetwire nodes --output jsonl")
+    parser.option("--project", metavar="NAME", help="only those of this project")
 
 
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("nodes", query={"limit": 500})
+            body = client.get_raw("nodes", query={"limit": 500, "project": values.project})
             write_json(body) if values.output == "json" else write_items(body)
             return 0
-        found = list(client.nodes())
+        found = list(client.nodes(project=values.project))
         rows = [
             (
                 node.name,

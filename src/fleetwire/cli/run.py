@@ -95,6 +95,7 @@ def configure(parser: Parser) -> None:
         help="output that nobody can store: hold it, drop it, or end the task",
     )
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
+    parser.option("--project", metavar="NAME", help="whose nodes (default: the only one, default)")
     parser.option("--tty", action="store_true", help="give it a terminal")
     parser.option("--detach", "-d", action="store_true", help="submit, print the id, do not wait")
     parser.option(
@@ -109,7 +110,7 @@ def call(values: argparse.Namespace) -> int:
     teller = _Teller()
     with connect(notify=teller.tell) as client:
         try:
-            answer = client.create_run_raw(request)
+            answer = client.create_run_raw(request, project=values.project)
         except KeyboardInterrupt:
             raise LocalError(
                 "Interrupted while the run was being submitted.",

@@ -30,6 +30,7 @@ _STATES = ("pending", "running", "ended")
 def _configure_list(parser: Parser) -> None:
     parser.examples.append("fleetwire runs --state running")
     parser.option("--state", choices=_STATES, help="only runs in this state")
+    parser.option("--project", metavar="NAME", help="only those of this project")
     parser.option(
         "--limit", metavar="N", type=count, default=20, help="at most N, newest first (default 20)"
     )
@@ -39,11 +40,12 @@ def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         page = min(values.limit, 500)
         if values.output != "text":
-            body = client.get_raw("runs", query={"state": values.state, "limit": page})
+            query = {"state": values.state, "limit": page, "project": values.project}
+            body = client.get_raw("runs", query=query)
             write_json(body) if values.output == "json" else write_items(body)
             return 0
         rows = []
-        for run in client.runs(state=values.state, page=page):
+        for run in client.runs(state=values.state, page=page, project=values.project):
             rows.append(
                 (
                     short(run.id),

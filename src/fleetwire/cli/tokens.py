@@ -58,6 +58,7 @@ def _configure_create(parser: Parser) -> None:
     parser.story = "The token is printed once and is stored nowhere: keep it."
     parser.examples += [
         "fleetwire tokens create ci --expires-in 30d",
+        "fleetwire tokens create deploy --project web --permission read --permission run",
         "fleetwire tokens create --enrolment --label role=web --expires-in 1h",
         "fleetwire tokens create --enrolment --node-name 'web-*' --network 10.1.0.0/16",
     ]
@@ -77,6 +78,20 @@ def _configure_create(parser: Parser) -> None:
     parser.option(
         "--expires-in", metavar="TIME", type=duration, help="how long it is valid: 1h, 30d"
     )
+    _narrowing(parser)
+
+
+def _narrowing(parser: Parser) -> None:
+    parser.option(
+        "--project", metavar="NAME", help="for this project only; the project of the new node"
+    )
+    parser.option(
+        "--permission",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="for this only (docs/access.md lists all); may be repeated",
+    )
 
 
 def _create(values: argparse.Namespace) -> int:
@@ -90,6 +105,8 @@ def _create(values: argparse.Namespace) -> int:
             "--label, --node-name, --network and --approval are for enrolment tokens.",
             hint="Add --enrolment.",
         )
+    if values.permission and values.enrolment:
+        raise UsageError("--permission is for API tokens.", hint="Leave out --enrolment.")
     if values.enrolment and values.name:
         raise UsageError(
             "An enrolment token has no name.", hint="Leave it out: the node brings its own."
@@ -104,9 +121,15 @@ def _create(values: argparse.Namespace) -> int:
                 name=values.node_name,
                 network=values.network,
                 approval=values.approval,
+                project=values.project,
             )
             if values.enrolment
-            else client.create_token(values.name, expires_in=values.expires_in)
+            else client.create_token(
+                values.name,
+                expires_in=values.expires_in,
+                project=values.project,
+                permissions=values.permission or None,
+            )
         )
     if values.output != "text":
         write_json(msgspec.json.encode(token))

@@ -5,27 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Final, Self
 
 import msgspec
 
 from fleetwire.client import shapes
+from fleetwire.client.asking import BASE, read, segment
 from fleetwire.client.backoff import Patience
 from fleetwire.client.connection import Answer, Connection
 from fleetwire.client.errors import BadAnswer, ServerUnreachable
 from fleetwire.client.follow import PATIENCE_S, Event, RunChanged, TaskChanged, follow_run
 from fleetwire.client.http1 import BadHttp
+from fleetwire.client.people import People
 from fleetwire.core import limits
 from fleetwire.core.specs import RunRequest
 
-T = TypeVar("T")
-
-BASE: Final = "/api/v1"
 BLOCK: Final = 256 * 1024
 
 
-class Client:
+class Client(People):
     """A server's API, for one thread. Also a context manager.
 
     Args:
@@ -75,82 +73,15 @@ class Client:
     ) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------ people
-
-    def login(self, username: str, password: str) -> shapes.User:
-        """Begin a session by cookie, kept in this client, for making a token with."""
-        body = msgspec.json.encode({"username": username, "password": password})
-        answer = self.connection.request("POST", f"{BASE}/login", body=body, repeatable=True)
-        began = _read(answer, shapes.LoggedIn)
-        for line in answer.headers.get_all("Set-Cookie"):
-            pair = line.partition(";")[0].strip()
-            if pair.startswith(("fleetwire_session=", "__Host-fleetwire_session=")):
-                self.connection.cookie = pair
-                self.connection.csrf = began.csrf
-        return began.user
-
-    def logout(self) -> None:
-        """End the session that `login` began."""
-        self.connection.request("DELETE", f"{BASE}/login")
-        self.connection.cookie = self.connection.csrf = None
-
-    def me(self) -> shapes.User:
-        """Return who the server takes us for."""
-        return self._get(f"{BASE}/me", shapes.User)
-
-    def tokens(self) -> Iterator[shapes.Token]:
-        """Yield the API tokens, newest first, without their secrets."""
-        return self._items(f"{BASE}/tokens", shapes.Token)
-
-    def create_token(self, name: str, *, expires_in: float | None = None) -> shapes.Token:
-        """Make an API token; its secret is in the answer and nowhere else. Not repeated."""
-        body: dict[str, object] = {"name": name}
-        if expires_in is not None:
-            body["expires_in"] = expires_in
-        return self._post(f"{BASE}/tokens", body, shapes.Token)
-
-    def delete_token(self, token_id: str) -> None:
-        """End an API token."""
-        self.connection.request("DELETE", f"{BASE}/tokens/{_segment(token_id)}")
-
-    def enrolment_tokens(self) -> Iterator[shapes.EnrolmentToken]:
-        """Yield the enrolment tokens, newest first, without their secrets."""
-        return self._items(f"{BASE}/enrolment-tokens", shapes.EnrolmentToken)
-
-    def create_enrolment_token(
-        self,
-        *,
-        labels: Mapping[str, str] | None = None,
-        expires_in: float | None = None,
-        name: str | None = None,
-        network: str | None = None,
-        approval: bool = False,
-    ) -> shapes.EnrolmentToken:
-        """Make a token that one new node shows once; the node gets the labels. It is good only for
-        names like `name` (with * and ?) and from addresses in `network` (CIDR); with `approval` the
-        node has to be approved. Not repeated.
-        """
-        given = {"name": name, "network": network, "approval": approval or None}
-        body: dict[str, object] = {key: one for key, one in given.items() if one is not None}
-        if labels:
-            body["labels"] = dict(labels)
-        if expires_in is not None:
-            body["expires_in"] = expires_in
-        return self._post(f"{BASE}/enrolment-tokens", body, shapes.EnrolmentToken)
-
-    def delete_enrolment_token(self, token_id: str) -> None:
-        """End an enrolment token that was not used."""
-        self.connection.request("DELETE", f"{BASE}/enrolment-tokens/{_segment(token_id)}")
-
     # ------------------------------------------------------------------------------- nodes
 
-    def nodes(self) -> Iterator[shapes.Node]:
-        """Yield all nodes."""
-        return self._items(f"{BASE}/nodes", shapes.Node)
+    def nodes(self, *, project: str | None = None) -> Iterator[shapes.Node]:
+        """Yield all nodes, or those of a project."""
+        return self._items(f"{BASE}/nodes", shapes.Node, {"project": project})
 
     def node(self, name_or_id: str) -> shapes.Node:
         """Return one node, by name or id (or a unique prefix of the id)."""
-        return self._get(f"{BASE}/nodes/{_segment(name_or_id)}", shapes.Node)
+        return self._get(f"{BASE}/nodes/{segment(name_or_id)}", shapes.Node)
 
     def set_node(self, name_or_id: str, *, admin: str) -> shapes.Node:
         """Drain a node (`draining`), take it out of a drain (`active`), or lock it out
@@ -158,19 +89,19 @@ class Client:
         """
         answer = self.connection.request(
             "PATCH",
-            f"{BASE}/nodes/{_segment(name_or_id)}",
+            f"{BASE}/nodes/{segment(name_or_id)}",
             body=msgspec.json.encode({"admin": admin}),
             repeatable=True,
         )
-        return _read(answer, shapes.Node)
+        return read(answer, shapes.Node)
 
     def approve_node(self, name_or_id: str) -> shapes.Node:
         """Let a node in that was enrolled with a token that asks for approval."""
-        return self._post(f"{BASE}/nodes/{_segment(name_or_id)}/approve", {}, shapes.Node)
+        return self._post(f"{BASE}/nodes/{segment(name_or_id)}/approve", {}, shapes.Node)
 
     def release_node(self, name_or_id: str) -> shapes.Node:
         """Let a quarantined node in again: the first to come with its key is it from then on."""
-        return self._post(f"{BASE}/nodes/{_segment(name_or_id)}/release", {}, shapes.Node)
+        return self._post(f"{BASE}/nodes/{segment(name_or_id)}/release", {}, shapes.Node)
 
     def delete_node(self, name_or_id: str, *, force: bool = False) -> shapes.DeletedNode:
         """Delete a node that is gone; with `force` one that is not. Not repeated: the answer says
@@ -178,17 +109,17 @@ class Client:
         """
         answer = self.connection.request(
             "DELETE",
-            f"{BASE}/nodes/{_segment(name_or_id)}",
+            f"{BASE}/nodes/{segment(name_or_id)}",
             query={"force": "1"} if force else None,
             repeatable=False,
         )
-        return _read(answer, shapes.DeletedNode)
+        return read(answer, shapes.DeletedNode)
 
     def node_events(
         self, name_or_id: str, *, page: int | None = None
     ) -> Iterator[shapes.NodeEvent]:
         """Yield what happened to a node, newest first."""
-        path = f"{BASE}/nodes/{_segment(name_or_id)}/events"
+        path = f"{BASE}/nodes/{segment(name_or_id)}/events"
         return self._items(path, shapes.NodeEvent, {"limit": page})
 
     # ------------------------------------------------------------------------------ system
@@ -200,17 +131,30 @@ class Client:
     def close_breaker(self) -> shapes.System:
         """Close the mass-offline breaker by hand. Repeated it changes nothing."""
         answer = self.connection.request("POST", f"{BASE}/system/close-breaker", repeatable=True)
-        return _read(answer, shapes.System)
+        return read(answer, shapes.System)
 
     # -------------------------------------------------------------------------------- runs
 
-    def create_run(self, request: RunRequest, *, idempotency_key: str | None = None) -> shapes.Run:
+    def create_run(
+        self,
+        request: RunRequest,
+        *,
+        idempotency_key: str | None = None,
+        project: str | None = None,
+    ) -> shapes.Run:
         """Submit a run. It is repeated while the server is away, with one `Idempotency-Key`, so
-        that there is one run however often it had to be sent.
+        that there is one run however often it had to be sent. `project` is a name or id.
         """
-        return _read(self.create_run_raw(request, idempotency_key=idempotency_key), shapes.Run)
+        answer = self.create_run_raw(request, idempotency_key=idempotency_key, project=project)
+        return read(answer, shapes.Run)
 
-    def create_run_raw(self, request: RunRequest, *, idempotency_key: str | None = None) -> Answer:
+    def create_run_raw(
+        self,
+        request: RunRequest,
+        *,
+        idempotency_key: str | None = None,
+        project: str | None = None,
+    ) -> Answer:
         """Submit a run as `create_run` does and return the answer as it came."""
         key = idempotency_key or new_key()
         body = {
@@ -220,6 +164,8 @@ class Client:
         }
         if request.lost_after == limits.LOST_AFTER_S:
             del body["lost_after"]  # an older server does not know the field
+        if project is not None:
+            body["project"] = project
         return self.connection.request(
             "POST",
             f"{BASE}/runs",
@@ -228,15 +174,18 @@ class Client:
             repeatable=True,
         )
 
-    def runs(self, *, state: str | None = None, page: int | None = None) -> Iterator[shapes.Run]:
+    def runs(
+        self, *, state: str | None = None, page: int | None = None, project: str | None = None
+    ) -> Iterator[shapes.Run]:
         """Yield the runs, newest first; `state` is pending, running or ended, `page` is how many
-        are asked for at once.
+        are asked for at once, `project` a project's name or id.
         """
-        return self._items(f"{BASE}/runs", shapes.Run, {"state": state, "limit": page})
+        query = {"state": state, "limit": page, "project": project}
+        return self._items(f"{BASE}/runs", shapes.Run, query)
 
     def run(self, run_id: str) -> shapes.Run:
         """Return one run with its tasks, by id or a unique prefix of it."""
-        return self._get(f"{BASE}/runs/{_segment(run_id)}", shapes.Run)
+        return self._get(f"{BASE}/runs/{segment(run_id)}", shapes.Run)
 
     def stop_run(
         self, run_id: str, *, grace: float | None = None, patience: float | None = None
@@ -247,20 +196,20 @@ class Client:
         body = {} if grace is None else {"grace": grace}
         answer = self.connection.request(
             "POST",
-            f"{BASE}/runs/{_segment(run_id)}/stop",
+            f"{BASE}/runs/{segment(run_id)}/stop",
             body=msgspec.json.encode(body),
             repeatable=True,
             patience=patience,
         )
-        return _read(answer, shapes.Run)
+        return read(answer, shapes.Run)
 
     def why(self, run_id: str) -> shapes.Why:
         """Return the story of a run: what was decided and heard, with reasons."""
-        return self._get(f"{BASE}/runs/{_segment(run_id)}/why", shapes.Why)
+        return self._get(f"{BASE}/runs/{segment(run_id)}/why", shapes.Why)
 
     def timeline(self, run_id: str, *, page: int | None = None) -> Iterator[shapes.TimelineLine]:
         """Yield the timeline of a run, oldest first: its own story, its nodes', the system's."""
-        path = f"{BASE}/runs/{_segment(run_id)}/timeline"
+        path = f"{BASE}/runs/{segment(run_id)}/timeline"
         return self._items(path, shapes.TimelineLine, {"limit": page})
 
     def follow(
@@ -274,7 +223,7 @@ class Client:
         """Yield what happens to a run from its begin to its end (see `follow_run`)."""
         return follow_run(
             self.connection,
-            f"{BASE}/runs/{_segment(run_id)}",
+            f"{BASE}/runs/{segment(run_id)}",
             logs=logs,
             patience=patience,
             notify=self._notify,
@@ -301,7 +250,7 @@ class Client:
     def log(self, attempt: str, *, offset: int = 0, limit: int = 1 << 20) -> shapes.LogPage:
         """Return about `limit` bytes of a log from `offset` on."""
         return self._get(
-            f"{BASE}/attempts/{_segment(attempt)}/log",
+            f"{BASE}/attempts/{segment(attempt)}/log",
             shapes.LogPage,
             {"offset": offset, "limit": limit},
         )
@@ -309,7 +258,7 @@ class Client:
     def log_lines(self, attempt: str, *, line: int = 0, lines: int = 200) -> shapes.LogLines:
         """Return lines of a log from `line` (the first is 0) on."""
         return self._get(
-            f"{BASE}/attempts/{_segment(attempt)}/log",
+            f"{BASE}/attempts/{segment(attempt)}/log",
             shapes.LogLines,
             {"line": line, "lines": lines},
         )
@@ -317,7 +266,7 @@ class Client:
     def log_tail(self, attempt: str, lines: int) -> shapes.LogLines:
         """Return the last lines of a log."""
         return self._get(
-            f"{BASE}/attempts/{_segment(attempt)}/log", shapes.LogLines, {"tail": lines}
+            f"{BASE}/attempts/{segment(attempt)}/log", shapes.LogLines, {"tail": lines}
         )
 
     def log_search(self, attempt: str, text: str) -> Iterator[shapes.Match]:
@@ -325,7 +274,7 @@ class Client:
         from_line: int | None = 0
         while from_line is not None:
             found = self._get(
-                f"{BASE}/attempts/{_segment(attempt)}/log/search",
+                f"{BASE}/attempts/{segment(attempt)}/log/search",
                 shapes.Matches,
                 {"q": text, "from_line": from_line},
             )
@@ -342,7 +291,7 @@ class Client:
             at = 0
             try:
                 with self.connection.stream(
-                    f"{BASE}/attempts/{_segment(attempt)}/log/raw", headers={"Accept": "*/*"}
+                    f"{BASE}/attempts/{segment(attempt)}/log/raw", headers={"Accept": "*/*"}
                 ) as answer:
                     while block := answer.read1(BLOCK):
                         at += len(block)
@@ -372,7 +321,7 @@ class Client:
 
     def warnings(self) -> dict[str, str]:
         """Return what the server says of itself that works and is yet not as promised, by name."""
-        return _read(self.connection.request("GET", "/readyz"), shapes.Readiness).warnings
+        return read(self.connection.request("GET", "/readyz"), shapes.Readiness).warnings
 
     def ready(self, *, patience: float = 0.0) -> None:
         """Return when the server can serve, or raise why not."""
@@ -384,46 +333,10 @@ class Client:
         """Return the body of `GET /api/v1/...` as it came: for programs that pass it on. `path`
         is given segment by segment, for a person may have typed one of them.
         """
-        target = "/".join([BASE, *map(_segment, path)])
+        target = "/".join([BASE, *map(segment, path)])
         return self.connection.request("GET", target, query=query).body
-
-    def _get(self, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
-        return _read(self.connection.request("GET", path, query=query), kind)
-
-    def _post(self, path: str, body: object, kind: type[T]) -> T:
-        return _read(self.connection.request("POST", path, body=msgspec.json.encode(body)), kind)
-
-    def _items(
-        self, path: str, kind: type[T], query: Mapping[str, object] | None = None
-    ) -> Iterator[T]:
-        cursor: str | None = None
-        while True:
-            page = self._get(path, shapes.Page[kind], {**(query or {}), "cursor": cursor})  # type: ignore[valid-type]
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
 
 
 def new_key() -> str:
     """Return a fresh `Idempotency-Key`."""
     return os.urandom(16).hex()
-
-
-def _read(answer: Answer, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except msgspec.MsgspecError as error:
-        if answer.headers.media_type() == "text/html":
-            raise BadAnswer(
-                "A web page answers instead of the API.",
-                hint="Is the URL that of a Fleetwire server, without a further path?",
-            ) from error
-        raise BadAnswer(
-            f"The server's answer cannot be read: {error}.",
-            hint="Is the client older than the server? Update it.",
-        ) from error
-
-
-def _segment(text: str) -> str:
-    return quote(text, safe="", errors="replace")  # what is no text names nothing

@@ -141,14 +141,15 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
     const { username, password } = await body<{ username: string, password: string }>(request)
     if (password !== 'admin') return problem(response, 401, 'wrong-credentials', 'The user name or the password is wrong.')
     response.setHeader('set-cookie', 'fleetwire_session=yes; HttpOnly; SameSite=Strict; Path=/')
-    return json(response, 200, { user: { id: id(), name: username, role: 'admin' } })
+    return json(response, 200, { user: { id: id(), name: username, role: 'admin' }, csrf: 'mock' })
   }
+  if (path === '/login' && method === 'GET') return json(response, 200, { oidc: null })
   if (path === '/login' && method === 'DELETE') {
     response.writeHead(204, { 'set-cookie': 'fleetwire_session=; Max-Age=0; Path=/' }).end()
     return
   }
   if (!signedIn) return problem(response, 401, 'not-signed-in', 'Sign in first.')
-  if (path === '/me') return json(response, 200, { id: '1', name: 'admin', role: 'admin', via: 'cookie' })
+  if (path === '/me') return json(response, 200, { id: '1', name: 'admin', role: 'admin', via: 'cookie', csrf: 'mock', permissions: [], projects: [] })
   if (path === '/enrolment-tokens') return json(response, 201, { id: id(), token: 'fwe_7Qm2dEXAMPLEONLYx4', expires_at: stamp(Date.now() + 3_600_000), labels: {} })
   if (path === '/system') return json(response, 200, { version: 'mock', time: stamp(Date.now()), nodes: { online: nodes.length, unstable: 0, offline: 0 }, breaker: null })
   if (path === '/nodes') return json(response, 200, { items: nodes, next_cursor: null })

@@ -37,11 +37,19 @@ async function problemOf(response: Response): Promise<Problem> {
   }
 }
 
+let csrf: string | null = null
+
+/** The token that goes with our login cookie: every change sends it (docs/seams.md, 4). */
+export function keepCsrf(token: string | null): void {
+  csrf = token
+}
+
 export interface Options { body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, anonymous?: boolean }
 
 /** One request with the login cookie; JSON both ways. Throws `Problem`. */
 export async function request<T>(method: string, url: string, options: Options = {}): Promise<T> {
   const headers: Record<string, string> = { accept: 'application/json', ...options.headers }
+  if (method !== 'GET' && csrf !== null) headers['x-csrf-token'] = csrf
   const init: RequestInit = { method, headers, credentials: 'same-origin', signal: options.signal ?? null }
   if (options.body !== undefined) {
     headers['content-type'] = 'application/json'

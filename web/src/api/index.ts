@@ -1,16 +1,24 @@
 /** What the console asks of the server, one function per request. */
 import { api } from '@/lib/paths'
-import { request } from './http'
-import type { LogLines, LogMatches, Me, NewEnrolmentToken, Node, NodeEvent, Page, Run, RunInList, RunRequest, System, Timeline, TimelineLine, Why } from './types'
+import { keepCsrf, request } from './http'
+import type { LoggedIn, LogLines, LogMatches, Me, Ways, NewEnrolmentToken, Node, NodeEvent, Page, Run, RunInList, RunRequest, System, Timeline, TimelineLine, Why } from './types'
 
 export * from './types'
+export * from './people'
 export { onReached, onUnauthorised, Problem } from './http'
 
 type Signal = AbortSignal | undefined
 
-export const me = (signal?: Signal) => request<Me>('GET', api.me(), { signal, anonymous: true })
-export const signIn = (username: string, password: string) =>
-  request<{ user: Omit<Me, 'via'> }>('POST', api.login(), { body: { username, password }, anonymous: true })
+export async function me(signal?: Signal): Promise<Me> {
+  const found = await request<Me>('GET', api.me(), { signal, anonymous: true })
+  keepCsrf(found.csrf)
+  return found
+}
+export async function signIn(username: string, password: string, code?: string): Promise<void> {
+  const body = code ? { username, password, code } : { username, password }
+  keepCsrf((await request<LoggedIn>('POST', api.login(), { body, anonymous: true })).csrf)
+}
+export const ways = (signal?: Signal) => request<Ways>('GET', api.login(), { signal, anonymous: true })
 export const signOut = () => request<void>('DELETE', api.login(), { anonymous: true })
 
 export const createEnrolmentToken = () => request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: {} })

@@ -9,10 +9,12 @@ test('every URL of the console', () => {
     pages: [
       pages.home(), pages.signIn(), pages.signIn({ to: '/runs/1?task=2' }), pages.nodes(), pages.nodes({ q: 'os=linux' }), pages.node(id),
       pages.runs(), pages.runs({ state: 'running' }), pages.runs({ state: 'ended', after: 'c d' }), pages.newRun(), pages.newRun({ node: 'web-1' }), pages.newRun({ from: '1' }),
-      pages.run(id), pages.run('1', { task: 0, q: 'a&b' }),
+      pages.run(id), pages.run('1', { task: 0, q: 'a&b' }), pages.account(), pages.users(), pages.projects(), pages.project(id),
     ],
     api: [
-      api.login(), api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
+      api.login(), api.oidc(), api.ownPassword(), api.ownSessions(), api.ownSession(id), api.ownTotp(), api.confirmTotp(), api.endTotp(), api.tokens({ limit: 5 }), api.token(id),
+      api.users(), api.user(id), api.userPassword(id), api.projects(), api.members(id), api.member(id, id),
+      api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
       api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
       api.run(id), api.runStop(id), api.runWhy(id), api.runTimeline(id, { limit: 500, cursor: 'c' }), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
       api.logSearch('1', { q: 'ü ?', from_line: 3, limit: 10 }), api.logStream('1', 0), api.logRaw('1'),
@@ -21,6 +23,21 @@ test('every URL of the console', () => {
     {
       "api": [
         "/api/v1/login",
+        "/api/v1/login/oidc",
+        "/api/v1/me/password",
+        "/api/v1/me/sessions",
+        "/api/v1/me/sessions/a%2Fb%20c",
+        "/api/v1/me/totp",
+        "/api/v1/me/totp/confirm",
+        "/api/v1/me/totp/end",
+        "/api/v1/tokens?limit=5",
+        "/api/v1/tokens/a%2Fb%20c",
+        "/api/v1/users",
+        "/api/v1/users/a%2Fb%20c",
+        "/api/v1/users/a%2Fb%20c/password",
+        "/api/v1/projects",
+        "/api/v1/projects/a%2Fb%20c/members",
+        "/api/v1/projects/a%2Fb%20c/members/a%2Fb%20c",
         "/api/v1/me",
         "/api/v1/enrolment-tokens",
         "/api/v1/nodes",
@@ -57,21 +74,29 @@ test('every URL of the console', () => {
         "/runs/new?from=1",
         "/runs/a%2Fb%20c",
         "/runs/1?task=0&q=a%26b",
+        "/account",
+        "/users",
+        "/projects",
+        "/projects/a%2Fb%20c",
       ],
       "patterns": {
+        "account": "/account",
         "home": "/",
         "lost": "/:rest(.*)*",
         "newRun": "/runs/new",
         "node": "/nodes/:id",
         "nodes": "/nodes",
+        "project": "/projects/:name",
+        "projects": "/projects",
         "run": "/runs/:id",
         "runs": "/runs",
         "signIn": "/sign-in",
+        "users": "/users",
       },
     }
   `)
 })
 
 test('every builder is in the snapshot above', () => {
-  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([7, 19])
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([11, 34])
 })

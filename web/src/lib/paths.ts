@@ -25,6 +25,10 @@ export const patterns = {
   runs: '/runs',
   newRun: '/runs/new',
   run: '/runs/:id',
+  account: '/account',
+  users: '/users',
+  projects: '/projects',
+  project: '/projects/:name',
   lost: '/:rest(.*)*',
 } as const
 
@@ -36,6 +40,10 @@ export const pages = {
   node: (id: string) => url(`/nodes/${part(id)}`),
   runs: (query: { state?: string, after?: string } = {}) => url(patterns.runs, query),
   newRun: (query: { node?: string, from?: string } = {}) => url(patterns.newRun, query),
+  account: () => url(patterns.account),
+  users: () => url(patterns.users),
+  projects: () => url(patterns.projects),
+  project: (name: string) => url(`/projects/${part(name)}`),
   run: (id: string, query: { task?: number, q?: string } = {}) => url(`/runs/${part(id)}`, query),
 } as const
 
@@ -45,7 +53,22 @@ const attempt = (id: string) => `${base}/attempts/${part(id)}/log`
 /** The server's REST API (docs/seams.md section 4). */
 export const api = {
   login: () => url(`${base}/login`),
+  oidc: () => url(`${base}/login/oidc`),
   me: () => url(`${base}/me`),
+  ownPassword: () => url(`${base}/me/password`),
+  ownSessions: () => url(`${base}/me/sessions`),
+  ownSession: (id: string) => url(`${base}/me/sessions/${part(id)}`),
+  ownTotp: () => url(`${base}/me/totp`),
+  confirmTotp: () => url(`${base}/me/totp/confirm`),
+  endTotp: () => url(`${base}/me/totp/end`),
+  tokens: (query: { limit?: number } = {}) => url(`${base}/tokens`, query),
+  token: (id: string) => url(`${base}/tokens/${part(id)}`),
+  users: (query: { limit?: number } = {}) => url(`${base}/users`, query),
+  user: (name: string) => url(`${base}/users/${part(name)}`),
+  userPassword: (name: string) => url(`${base}/users/${part(name)}/password`),
+  projects: (query: { limit?: number } = {}) => url(`${base}/projects`, query),
+  members: (project: string) => url(`${base}/projects/${part(project)}/members`),
+  member: (project: string, user: string) => url(`${base}/projects/${part(project)}/members/${part(user)}`),
   enrolmentTokens: () => url(`${base}/enrolment-tokens`),
   nodes: (query: { limit?: number, cursor?: string | null } = {}) => url(`${base}/nodes`, query),
   node: (id: string) => url(`${base}/nodes/${part(id)}`),

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
 from fleetwire.server.api.doors import OPEN, Door
+from fleetwire.server.api.pages import page
 from fleetwire.server.domain.errors import NotFound
 
 CONSOLE: Final = Path(__file__).parent / "static" / "console"
@@ -25,7 +26,8 @@ _REVALIDATE: Final = "no-cache"
 
 NOT_BUILT: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Fleetwire</title>
-<style>body{font:16px/1.5 system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem}
+<style nonce="nonce-of-this-answer">
+body{font:16px/1.5 system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem}
 code{background:#8882;padding:.1em .3em;border-radius:.2em}</style>
 <h1>Fleetwire is running</h1>
 <p>The server works, but its web console has not been built into this installation.</p>
@@ -46,6 +48,8 @@ class ConsoleFiles:
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
+        index = self._files.get("index.html")
+        self._index = NOT_BUILT if index is None else index.read_text("utf-8")
 
     async def serve(self, request: Request, path: str) -> Response:
         """Serve the console."""
@@ -57,10 +61,7 @@ class ConsoleFiles:
             kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
             kept = _FOR_EVER if path.startswith("assets/") else _REVALIDATE
             return FileResponse(found, media_type=kind, headers={"cache-control": kept})
-        index = self._files.get("index.html")
-        if index is None:
-            return HTMLResponse(NOT_BUILT, headers={"cache-control": _REVALIDATE})
-        return FileResponse(index, media_type="text/html", headers={"cache-control": _REVALIDATE})
+        return page(self._index, cache=_REVALIDATE)
 
 
 class ConsoleDoor(Door):

@@ -35,6 +35,7 @@ STATUS: Final[dict[str, int]] = {
     "bad-enrolment-token": 403,
     "not-found": 404,
     "method-not-allowed": 405,
+    "body-too-slow": 408,
     "ambiguous-id": 409,
     "name-taken": 409,
     "last-admin": 409,
@@ -124,6 +125,12 @@ class BodyTooLarge(FleetwireError):
     """The body passes its limit."""
 
     code = "body-too-large"
+
+
+class BodyTooSlow(FleetwireError):
+    """The body did not come within its time."""
+
+    code = "body-too-slow"
 
 
 class UrlTooLong(FleetwireError):

@@ -20,7 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.api.auth import same_origin
-from fleetwire.server.api.errors import BadHost, BodyTooLarge, UrlTooLong, problem, problem_of
+from fleetwire.server.api.errors import (
+    BadHost,
+    BodyTooLarge,
+    BodyTooSlow,
+    UrlTooLong,
+    problem,
+    problem_of,
+)
+from fleetwire.server.api.pages import policy
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 URL_BYTES: Final = limits.URL_BYTES
@@ -29,17 +37,16 @@ LINGER_BYTES: Final = 4 * limits.MIB
 LINGER_S: Final = 2.0
 
 SECURITY_HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-    ),
+    "content-security-policy": policy(),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
 _HEADERS: Final = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items()]
+_ON_TLS: Final = (b"strict-transport-security", b"max-age=31536000")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
@@ -64,7 +71,8 @@ class FrontDoor:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = _declared_length(scope)
         body = _Bounded(receive, is_complete=declared == 0)
-        answer = _Answer(send, body, lingers=declared <= LINGER_BYTES)
+        is_tls = scope["scheme"] == "https"
+        answer = _Answer(send, body, lingers=declared <= LINGER_BYTES, is_tls=is_tls)
         try:
             self._check(scope)
             if declared > limits.BODY_BYTES:
@@ -131,16 +139,33 @@ class _Bounded:
     def __init__(self, receive: Receive, *, is_complete: bool) -> None:
         self._receive = receive
         self._count = 0
+        self._until: float | None = None
         self.is_complete = is_complete
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive() if self.is_complete else self._in_time())
         if message["type"] == "http.request":
             self._count += len(message.get("body", b""))
             if self._count > limits.BODY_BYTES:
                 raise _too_large()
             self.is_complete = not message.get("more_body", False)
         return message
+
+    async def _in_time(self) -> Message:
+        """Wait for more of the body, until all of it has had its time: who sends a byte now and
+        then holds nothing here for long.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._until is None:
+            self._until = now + limits.BODY_WITHIN_S
+        try:
+            async with asyncio.timeout(self._until - now):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                "The body did not come in time.",
+                hint=f"All of it must come within {limits.BODY_WITHIN_S:g} s.",
+            ) from None
 
     async def drain(self) -> None:
         """Read on for a moment, and throw away: a client that is still sending when we close
@@ -159,7 +184,8 @@ class _Bounded:
 class _Answer:
     """Adds the security headers, and remembers whether an answer has begun."""
 
-    def __init__(self, send: Send, body: _Bounded, *, lingers: bool) -> None:
+    def __init__(self, send: Send, body: _Bounded, *, lingers: bool, is_tls: bool) -> None:
+        self._is_tls = is_tls
         self._send = send
         self._body = body
         self._lingers = lingers
@@ -171,9 +197,12 @@ class _Answer:
             if not self._body.is_complete and self._lingers:
                 await self._body.drain()
             headers = message["headers"]
-            if not any(name == b"cache-control" for name, _ in headers):
+            given = {name for name, _ in headers}
+            if b"cache-control" not in given:
                 headers.append(_NO_STORE)
-            headers.extend(_HEADERS)
+            headers.extend(one for one in _HEADERS if one[0] not in given)
+            if self._is_tls:
+                headers.append(_ON_TLS)
             if not self._body.is_complete:
                 # Answered before the body was read: nobody wants the rest of it.
                 headers.append((b"connection", b"close"))

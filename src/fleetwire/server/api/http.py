@@ -16,6 +16,7 @@ from fleetwire.server.api.errors import BadRequest, HeadersTooLarge, problem_of
 
 HEAD_BYTES: Final = limits.HEAD_BYTES
 HEAD_S: Final = limits.HEAD_WITHIN_S
+TAKEN_S: Final = limits.ANSWER_TAKEN_WITHIN_S
 TOGETHER_BYTES: Final = 64 * 1024
 CLOSE_WITHIN_S: Final = 5.0
 
@@ -29,6 +30,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._fed = 0
         self._parsed = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._taking_timer: asyncio.TimerHandle | None = None
         self._refusal: FleetwireError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,6 +42,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,6 +80,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a reader that takes nothing."""
+        super().pause_writing()
+        self._taking_timer = self.loop.call_later(TAKEN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader goes on."""
+        self._stop_waiting_for_reader()
+        super().resume_writing()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._taking_timer is not None:
+            self._taking_timer.cancel()
+            self._taking_timer = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, as a problem document like everything else."""

@@ -151,7 +151,7 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
         secret = await _begin(parts, account, request)
     except FleetwireError as error:
         _log.warning("login at the OpenID provider refused", error=str(error)[:500])
-        response: Response = RedirectResponse(f"/login?problem={error.code}", 303)
+        response: Response = RedirectResponse(f"/sign-in?problem={error.code}", 303)
     else:
         response = RedirectResponse("/", 303)
         _set_cookie(response, scheme, secret)

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from fleetwire import __version__
-from fleetwire.server.api import views
+from fleetwire.server.api import pages, views
 from fleetwire.server.api.doors import OPEN, PROBLEM, Door
 
 DESCRIPTION: Final = """\
@@ -117,7 +117,8 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Fleetwire REST API</title>
 <meta name="viewport" content="width=device-width">
-<style>body{{font:15px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem;
+<style nonce="nonce-of-this-answer">
+body{{font:15px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem;
 color-scheme:light dark}}h2{{font:600 1rem ui-monospace,monospace;margin:2rem 0 0}}
 b{{color:#4f46e5}}p,ul{{margin:.2rem 0}}.n{{opacity:.7}}</style>
 <h1>Fleetwire REST API {version}</h1><p>{about}</p>
@@ -146,7 +147,7 @@ def doors(routes: Sequence[BaseRoute]) -> list[Door]:
     async def docs(request: Request) -> Response:
         """Return this reference as a page."""
         del request
-        return HTMLResponse(as_html)
+        return pages.page(as_html)
 
     found = [
         Door("GET", "/openapi.json", openapi_json, permission=OPEN, tag="docs",

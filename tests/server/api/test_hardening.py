@@ -1,0 +1,138 @@
+"""What a browser is told, and how long a slow client may hold what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleetwire.core import limits
+from fleetwire.server.api import http as bounded
+from fleetwire.server.api.front import SECURITY_HEADERS
+from fleetwire.server.api.pages import policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.server.api.conftest import Server
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_pages_inline_style_is_of_that_very_answer(server: Server, path: str) -> None:
+    nonces = set()
+    for _ in range(2):
+        answer = server.call("GET", path, token=None)
+        (nonce,) = re.findall(r"'nonce-([^']+)'", str(answer.headers["content-security-policy"]))
+        assert answer.headers["content-security-policy"] == policy(nonce)
+        assert nonce in answer.body.decode()
+        assert "style=" not in answer.body.decode()
+        nonces.add(nonce)
+    assert len(nonces) == 2
+
+
+def test_the_policy_takes_nothing_inline_and_nothing_from_elsewhere() -> None:
+    for text in (policy(), policy("x" * 22)):
+        assert "unsafe" not in text
+        assert "http" not in text
+        assert "*" not in text
+        assert "frame-ancestors 'none'" in text
+    assert "nonce" not in SECURITY_HEADERS["content-security-policy"]
+
+
+def begin_post(server: Server, body: bytes, *, length: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(
+        f"POST /api/v1/tokens HTTP/1.1\r\nHost: {server.host}\r\nContent-Length: {length}\r\n"
+        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\n\r\n".encode()
+        + body
+    )
+    return connection
+
+
+@pytest.mark.slow
+def test_a_body_that_trickles_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it has its time, however often a byte comes."""
+    monkeypatch.setattr(limits, "BODY_WITHIN_S", 1.0)
+    began = time.monotonic()
+    with begin_post(server, b'{"name"', length=1000) as connection:
+        connection.settimeout(0.1)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            assert time.monotonic() - began < 10
+            connection.sendall(b" ")
+            try:
+                answer += connection.recv(65536)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"body-too-slow"' in answer
+        assert b"connection: close" in answer.lower()
+    assert time.monotonic() - began > 0.9
+
+
+@pytest.mark.slow
+def test_a_body_within_its_time_is_taken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_WITHIN_S", 5.0)
+    text = b'{"name": "slow but whole"}'
+    with begin_post(server, b"", length=len(text)) as connection:
+        for at in range(len(text)):
+            connection.sendall(text[at : at + 1])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.slow
+def test_rights_that_end_while_a_body_comes_are_not_used(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    token = server.new_user("bob", "operator")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        text = b'{"name": "mine"}'
+        connection.sendall(
+            f"POST /api/v1/tokens HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: application/json"
+            f"\r\nContent-Length: {len(text)}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+            + text[:5]
+        )
+        until = time.monotonic() + 1.2  # longer than what counts as quick
+        assert server.call("PATCH", "/api/v1/users/bob", {"disabled": True}).status == 200
+        server.wait(lambda: time.monotonic() > until)
+        connection.sendall(text[5:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.slow
+def test_a_reader_that_takes_nothing_is_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "TAKEN_S", 1.0)
+    server.add_node("taken", os="linux")
+    attempt = server.submit(nodes=["taken"])["tasks"][0]["attempt"]
+    server.append(attempt, b"x" * (32 << 20))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(
+            f"GET /api/v1/attempts/{attempt}/log/raw HTTP/1.1\r\nHost: {server.host}\r\n"
+            f"Authorization: Bearer {server.token}\r\n\r\n".encode()
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        until = time.monotonic() + 2.5
+        server.wait(lambda: time.monotonic() > until)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while more := connection.recv(1 << 20):
+                received += len(more)
+        assert received < 32 << 20
+
+
+@pytest.mark.parametrize("origin", [None, "null", "", "http://evil.example", "http://{host}.evil"])
+def test_a_stream_by_cookie_from_elsewhere_is_refused(server: Server, origin: str | None) -> None:
+    server.add_node(f"stream{origin}", os="linux")
+    run = server.submit(nodes=[f"stream{origin}"])
+    page = {"Cookie": server.login()["Cookie"]}
+    if origin is not None:
+        page["Origin"] = origin.format(host=server.host)
+    attempt = run["tasks"][0]["attempt"]
+    for path in (f"runs/{run['id']}/events", f"attempts/{attempt}/log/stream"):
+        answer = server.call("GET", f"/api/v1/{path}", headers=page, token=None)
+        assert (answer.status, answer.code) == (403, "bad-origin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -187,6 +188,17 @@ def test_strangers_stay_strangers_where_users_are_not_made(
     server = begin_server(new_server, issuer, tmp_path, oidc_create_users=False)
     assert problem(login(server, "right ann")) == "not-known-here"
     assert len(server.call("GET", "/api/v1/users").json["items"]) == 1
+
+
+def test_a_provider_that_is_away_is_told_at_the_sign_in_page(
+    new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        server = begin_server(new_server, f"http://127.0.0.1:{nobody.getsockname()[1]}", tmp_path)
+        tries = [server.call("GET", "/api/v1/login/oidc", token=None) for _ in range(11)]
+    assert [problem(one) for one in tries[:10]] == ["oidc-refused"] * 10
+    assert problem(tries[10]) == "too-many-logins"  # nor is it asked without end
 
 
 def test_without_a_provider_there_is_none(server: Server) -> None:

@@ -173,7 +173,9 @@ def reached(caller: Caller, permission: str) -> Reach | None:
     where the caller does not have it anywhere.
     """
     if permission in access.IN_PROJECT:
-        reach = access.reach(caller.rights, permission)
+        reach = caller.reaches.get(permission)
+        if reach is None:
+            reach = caller.reaches[permission] = access.reach(caller.rights, permission)
         if not reach.is_nowhere:
             return reach
         where = "in any project"

@@ -111,7 +111,14 @@ async def oidc_begin(request: Request) -> Response:
     parts = parts_of(request)
     provider = _provider(parts)
     secret = parts.secret()
-    response = RedirectResponse(await provider.begin(secret, _back(request)), 303)
+    address = address_of(request)
+    try:
+        # By address alone: nobody can use up the tries of others, nor have us ask without end.
+        parts.throttle.take(f"oidc {address}", address)
+        response = RedirectResponse(await provider.begin(secret, _back(request)), 303)
+        parts.throttle.give_back(f"oidc {address}", address)
+    except FleetwireError as error:
+        return _not_in(error)
     scheme = request.url.scheme
     response.set_cookie(
         _flow_cookie(scheme),
@@ -132,7 +139,6 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
     flow = request.cookies.get(_flow_cookie(scheme), "")
     address = address_of(request)
     try:
-        # By address alone: nobody can use up the tries of others.
         parts.throttle.take(f"oidc {address}", address)
         vouched = await provider.finish(
             flow, _back(request), state=query.state or "", code=query.code or ""
@@ -150,8 +156,7 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
         )
         secret = await _begin(parts, account, request)
     except FleetwireError as error:
-        _log.warning("login at the OpenID provider refused", error=str(error)[:500])
-        response: Response = RedirectResponse(f"/sign-in?problem={error.code}", 303)
+        response: Response = _not_in(error)
     else:
         response = RedirectResponse("/", 303)
         _set_cookie(response, scheme, secret)
@@ -159,6 +164,12 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
         _flow_cookie(scheme), path="/", secure=scheme == "https", httponly=True, samesite="lax"
     )
     return response
+
+
+def _not_in(error: FleetwireError) -> Response:
+    """Send the browser back to the sign-in page, which says that it did not work."""
+    _log.warning("login at the OpenID provider refused", error=str(error)[:500])
+    return RedirectResponse(f"/sign-in?problem={error.code}", 303)
 
 
 def _provider(parts: Parts) -> Provider:

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from fleetwire.core import access, limits
-from fleetwire.core.access import Rights, Scope
+from fleetwire.core.access import Reach, Rights, Scope
 from fleetwire.core.errors import BadSpec, LimitExceeded
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import Connection, projects
@@ -49,6 +49,9 @@ class Caller(msgspec.Struct, frozen=True):
     expires_at: int | None
     rights: Rights
     digest: str
+    reaches: dict[str, Reach] = msgspec.field(default_factory=dict)
+    """How far permissions go, as far as it was asked: a caller is known for a few seconds, and
+    makes many requests in them."""
 
 
 class Account(msgspec.Struct, frozen=True):

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from fleetwire.core.access import DEFAULT_PROJECT
 from fleetwire.core.errors import BadLabel
 from fleetwire.server.domain import enrolment, nodes, views
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import BadEnrolment, BadEnrolmentToken, NameTaken, NotFound
 from fleetwire.testing.heart import Heart, Serve, new_id
+
+HERE = frozenset({DEFAULT_PROJECT})
 
 
 async def enrol(one: Heart, token: str, name: str = "a", **changes: object) -> enrolment.Enrolled:
@@ -131,7 +134,9 @@ async def bound(one: Heart, **to: object) -> str:
 
 
 async def uses(one: Heart) -> list[enrolment.Use]:
-    found, _ = await one.database.read(lambda c: enrolment.list_uses(c, before=None, limit=100))
+    found, _ = await one.database.read(
+        lambda c: enrolment.list_uses(c, before=None, limit=100, within=HERE)
+    )
     return found
 
 

@@ -11,9 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fleetwire.core.access import DEFAULT_PROJECT
 from fleetwire.server.domain import enrolment, views
 from fleetwire.server.gateway.enrolment import BODY_BYTES
 from fleetwire.testing.heart import Heart, Serve
+
+HERE = frozenset({DEFAULT_PROJECT})
 
 
 async def post(one: Heart, body: bytes) -> tuple[int, dict[str, Any], str]:
@@ -74,7 +77,9 @@ async def test_fifty_at_once_on_their_own_sockets_make_one_node(serve: Serve) ->
         assert sorted(status for status, _, _ in answers) == [201] + [401] * 49
         page = await one.database.read(lambda c: views.list_nodes(c, limit=100))
         assert len(page.items) == 1
-        uses, _ = await one.database.read(lambda c: enrolment.list_uses(c, before=None, limit=100))
+        uses, _ = await one.database.read(
+            lambda c: enrolment.list_uses(c, before=None, limit=100, within=HERE)
+        )
         assert sorted(use.outcome for use in uses) == ["enrolled"] + ["refused: used before"] * 49
 
 

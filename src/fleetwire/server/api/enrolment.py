@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of, reach_of
-from fleetwire.server.api.params import EnrolmentTokenParams, EnrolmentTokensQuery
+from fleetwire.server.api.params import EnrolmentTokenParams, EnrolmentTokensQuery, ListQuery
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.domain import enrolment, finding
 

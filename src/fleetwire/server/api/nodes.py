@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Query
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from fleetwire.server.domain import clones, finding, node_story, nodes, removal,
 from fleetwire.server.domain.node_story import Happened
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Tx
+
 
 async def list_(request: Request, query: Annotated[NodesQuery, Query()]) -> Response:
     """List the nodes by name."""

@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fleetwire.server.api.errors import Forbidden, problem_of
+from fleetwire.core.access import Forbidden
+from fleetwire.server.api.errors import problem_of
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOPS: Final = 32

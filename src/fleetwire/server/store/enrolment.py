@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Connection  # noqa: PLC0414 - the type that domain names
-from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import RowMapping, bindparam, delete, insert, or_, select, update
 
 from fleetwire.server.store.tables import enrolment_tokens as tokens
 from fleetwire.server.store.tables import enrolment_uses as uses
@@ -100,9 +100,8 @@ def uses_page(
     `unknown` also those of what is no token.
     """
     of_these = uses.c.project_id.in_(within)
-    if unknown:
-        of_these |= uses.c.project_id.is_(None)
-    query = _USES.where(of_these).order_by(uses.c.id.desc()).limit(limit)
+    shown = or_(of_these, uses.c.project_id.is_(None)) if unknown else of_these
+    query = _USES.where(shown).order_by(uses.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(uses.c.id < before)
     return list(connection.execute(query).mappings())

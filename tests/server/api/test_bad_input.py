@@ -248,7 +248,7 @@ def test_what_is_not_there(server: Server, method: str, path: str, body: Any) ->
     [
         ("PUT", "/api/v1/runs"),
         ("DELETE", "/api/v1/runs"),
-        ("GET", "/api/v1/login"),
+        ("PUT", "/api/v1/login"),
         ("POST", "/api/v1/me"),
         ("POST", "/healthz"),
         ("TRACE", "/api/v1/me"),

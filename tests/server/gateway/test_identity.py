@@ -144,6 +144,9 @@ async def test_a_node_that_speaks_with_another_ones_ids_is_refused_and_it_is_rec
             run = await one.submit(nodes=("b",))
             await b.wait(lambda: bool(b.spool))
             (held,) = b.spool.values()
+            async with one.nudges.listen(f"run:{run}") as listener:
+                while not (await one.run(run)).counts["running"]:
+                    await listener.wait(1)
             before = await one.run(run)
             exited = Exited(
                 at=now_us(), cause="exited", exit_code=0, signal=None, started_at=now_us(),

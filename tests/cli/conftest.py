@@ -58,20 +58,25 @@ class System:
             # Many processes start here: they share what they compile, outside the sources.
             "PYTHONPYCACHEPREFIX": str(root.parent / "bytecode"),
         }
+        self._port = "0"
         self._words = (
-            "up", "--port", "0", "--data", str(self.data), "--agents", str(agents),
-            "--output", "json", *words,
+            "--data", str(self.data), "--agents", str(agents), "--output", "json", *words,
         )  # fmt: skip
 
     def start(self) -> None:
+        """Start it, again where it was before: who waits for it looks for it there."""
         with (self.root / "up.err").open("ab") as err:
             self.up = subprocess.Popen(
-                fleetwire(*self._words), env=self.environ, stdout=subprocess.PIPE, stderr=err
+                fleetwire("up", "--port", self._port, *self._words),
+                env=self.environ,
+                stdout=subprocess.PIPE,
+                stderr=err,
             )
         assert self.up.stdout is not None
         line = self.up.stdout.readline()
         assert line, (self.root / "up.err").read_text()
         self.told = json.loads(line)
+        self._port = self.told["url"].rpartition(":")[2]
         assert self.told["online"]
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -185,10 +185,15 @@ class Link:
                 raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work for this link; what it raises ends the link."""
+        """Run work for this link; what it raises ends the link. An answer may come when the link
+        is ending: then nothing is begun any more.
+        """
         if self._group is None:
             raise AssertionError("a link spawns only while it runs")
-        self._group.create_task(work)
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # all that a task group says of itself
+            work.close()
 
     # -- frames from the node ----------------------------------------------------------------
 

@@ -57,6 +57,7 @@ def ended(lab: Lab, run: Run) -> Task:
 def test_block_waits_for_the_server_and_every_byte_arrives(lab: Lab) -> None:
     run, folder = begin(lab, "block")
     status = {"do": "status"}
+    wait_until((folder / "started").exists, "what a lasting task has, its control socket with it")
     wait_until(lambda: control.ask(str(folder), status)["blocked"], "the shim to stop reading")
     assert control.ask(str(folder), status)["stored_bytes"] <= QUOTA
     task = ended(lab, run)

@@ -34,6 +34,8 @@ REGRESSIONS = {
 }
 RESTORED = {
     17: "what a held attempt was is called expired, and it had started",
+    13454: "the record of a backup may not know of a hole that its logs have",
+    13618: "what may have begun was given back by a drain, and canceled",
     1126: "a hole in a lost attempt's log was sealed: the agent had not said where its spool began",
 }
 

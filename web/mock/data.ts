@@ -49,7 +49,7 @@ const kinds = ['web', 'web', 'web', 'db', 'db', 'cache', 'build', 'build', 'edge
 for (const [n, role] of kinds.entries()) {
   clock += 60_000
   nodes.push({
-    id: id(clock), name: `${role}-${n + 1}`, link_since: stamp(Date.now() - 600_000), reconnects: n === 5 ? 6 : 0, warnings: n === 5 ? ['its link came back 6 times within 10 min'] : [], link: n === 8 ? 'offline' : n === 5 ? 'unstable' : 'online', admin: n === 7 ? 'draining' : 'active',
+    id: id(clock), project: 'default', name: `${role}-${n + 1}`, link_since: stamp(Date.now() - 600_000), reconnects: n === 5 ? 6 : 0, warnings: n === 5 ? ['its link came back 6 times within 10 min'] : [], link: n === 8 ? 'offline' : n === 5 ? 'unstable' : 'online', admin: n === 7 ? 'draining' : 'active',
     labels: { os: 'linux', role, zone: `eu-${1 + n % 3}`, ...(n % 4 === 0 ? { canary: '' } : {}), ...(role === 'gpu' ? { cuda: '13.1' } : {}) },
     capacity: role === 'gpu' ? 2 : 5, running: [0, 1, 5, 2, 0, 0, 3, 0, 0, 1, 2, 0][n]!, last_seen_at: stamp(Date.now() - (n === 8 ? 7_400_000 : n === 5 ? 21_000 : 900)),
     agent_version: n === 9 ? '0.1.0.dev3' : '0.1.0', address: `10.20.${1 + n % 3}.${11 + n}`, clock_skew: 0.0031 * n, created_at: stamp(clock),
@@ -97,7 +97,7 @@ export function make({ name = null, script, selector = 'os=linux', named = null,
   const live = tasks.some(each => each.outcome === null)
   const worst = tasks.find(each => each.outcome !== 'succeeded')?.outcome ?? 'succeeded'
   const run: Run = {
-    id: id(at), name, state: live ? 'running' : 'ended', outcome: live ? null : worst, wish: 'run', created_at: stamp(at), ended_at: live ? null : stamp(at + 3400 + 170 * on.length),
+    id: id(at), project: 'default', name, state: live ? 'running' : 'ended', outcome: live ? null : worst, wish: 'run', created_at: stamp(at), ended_at: live ? null : stamp(at + 3400 + 170 * on.length),
     created_by: 'admin', selector, nodes: named, any, retry: null, lost_after: 86400, spec: { kind: 'script', script, shell: 'sh', timeout: 7200 }, counts: {} as Counts, tasks,
   }
   count(run)

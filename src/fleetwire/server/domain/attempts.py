@@ -476,14 +476,14 @@ def sweep(tx: Tx, limit: int) -> Swept:
     late = attempts.past_lost_after(connection, tx.now, limit)
     orphaned = attempts.without_node(connection, limit)
     changes.load([*past, *never, *late, *orphaned])
-    doubt = restore.standing(connection) if past else None
+    doubt = restore.standing(connection) if past or never else None
     for id_ in past:
         reason = changes[id_].attempt.reason
         why = f"no start before its queue deadline; last reason: {reason or 'none'}"
         restore.end_waiting(changes, id_, why, doubt)
     for id_ in never:
         one = changes[id_].attempt
-        if one.state == "assigned" and one.node is not None:
+        if one.state == "assigned" and one.node and not restore.is_held(doubt, changes[id_]):
             changes.apply(
                 core_give_back(one, "its node cannot take it, and it was never offered"),
                 node=one.node,

@@ -265,8 +265,10 @@ def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) ->
         changes = Changes(tx)
         held = attempts.live_of_node(tx.connection, node)
         changes.take(held)
+        doubt = restore.standing(tx.connection)
         for one in held:
-            changes.apply(give_back(one.attempt, f"node {row.name} is {admin}"), node=node)
+            if not restore.is_held(doubt, one):  # else it may have begun there
+                changes.apply(give_back(one.attempt, f"node {row.name} is {admin}"), node=node)
         changes.flush()
     tx.nudge(f"node:{node}")
     tx.nudge("nodes")

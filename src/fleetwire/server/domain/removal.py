@@ -56,6 +56,9 @@ def delete(tx: Tx, node: str, *, word: str, by: str, force: bool) -> Deleted:
     changes.take(held)
     doubt = restore.standing(tx.connection)
     for one in live:
+        if restore.is_held(doubt, one):
+            restore.end_waiting(changes, one.id, DELETED, doubt, node=node)
+            continue
         back = changes.apply(give_back(one.attempt, DELETED), node=node)
         if back.attempt.state == "pending" and back.target == node:
             restore.end_waiting(changes, one.id, DELETED, doubt, node=node)

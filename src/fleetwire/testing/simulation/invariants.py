@@ -312,7 +312,7 @@ class Judge:
         said = row.attempt.exit or row.attempt.late_exit
         if said is None and row.attempt.state == "exited":
             raise Violation("truth", f"{id_} has exited without an exit record")
-        gap = row.log_state == "missing" and self._was_forgotten(id_)
+        gap = row.log_state in {"missing", "damaged"} and self._was_forgotten(id_)
         if said is not None and row.log_state != "sealed" and not gap:
             raise Violation(
                 "P5", f"{id_} lost no power, and its log is {row.log_state}: {row.log_length}"

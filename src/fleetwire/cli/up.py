@@ -294,7 +294,13 @@ class System:
         told: set[str] = set()
 
         def quiet() -> bool:
-            live = [run for run in self._client.runs(state="running") if _has_live(run)]
+            # A task's first output may be here before the word that it runs.
+            live = [
+                run
+                for state in ("pending", "running")
+                for run in self._client.runs(state=state)
+                if _has_live(run)
+            ]
             for run in live:
                 if run.id not in told:
                     told.add(run.id)

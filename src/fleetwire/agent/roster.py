@@ -449,7 +449,7 @@ class Roster:
         elif attempt in self._busy:
             self._busy.discard(attempt)
             self.watch_remove(attempt)
-        if not folder.busy:
+        if folder.ended or folder.barred >= 0:
             self._starter.withdraw(attempt)
         if folder.ended and not before.ended:
             entry.ended_at = asyncio.get_running_loop().time()

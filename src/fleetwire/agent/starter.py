@@ -157,7 +157,11 @@ class Starter:
             "piece": limits.PIECE_BYTES,
         }
         if given:
-            folder = self._vault.deliver(wanted.attempt, given)
+            # Under the lock: a shim of an earlier try must not find half of it.
+            with folders.held_unbegun(spool) as unbegun:
+                if not unbegun:
+                    raise HasBegun(wanted.attempt)
+                folder = self._vault.deliver(wanted.attempt, given)
             environment["FLEETWIRE_SECRETS"] = record["secrets"] = folder
         # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and
         # whoever finds it without `epoch` after a crash writes it again before he asks.

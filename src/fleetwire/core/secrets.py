@@ -9,17 +9,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.errors import BadSpec, LimitExceeded
 
+FEATURE: Final = "secrets"
+"""What an agent offers that can take them (protocol.versions)."""
 As: TypeAlias = Literal["file", "env"]
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ARMOUR: Final = re.compile(rb"-----(BEGIN|END) [A-Z0-9 ]+-----")
+
+
+class Box(NamedTuple):
+    """An encrypted value: which master key, the nonce, and what came of it."""
+
+    key_id: str
+    nonce: bytes
+    data: bytes
 
 
 class SecretUse(msgspec.Struct, frozen=True, rename={"as_": "as"}):

@@ -59,12 +59,18 @@ class Patterns:
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Where something is to be masked: from, to; in order, neither overlapping nor touching."""
-        found = []
+        found: list[tuple[int, int]] = []
         for match in self._grams.finditer(data):
             at = match.start()
             for offset, pattern in self._by_gram[data[at : at + GRAM]]:
-                if at >= offset and data.startswith(pattern, at - offset):
-                    found.append((at - offset, at - offset + len(pattern)))
+                start = at - offset
+                if start < 0 or not data.startswith(pattern, start):
+                    continue
+                end = start + len(pattern)
+                if found and found[-1][0] <= start <= found[-1][1]:
+                    found[-1] = found[-1][0], max(found[-1][1], end)  # a flood of them stays small
+                else:
+                    found.append((start, end))
         found.sort()
         merged: list[tuple[int, int]] = []
         for start, end in found:

@@ -38,7 +38,8 @@ Work:
   runs        list runs
               also: runs show, logs, stop, why
   nodes       list nodes
-              also: nodes show, drain, resume, disable, delete, approve, deny, release, revoke, why
+              also: nodes show, drain, resume, disable, delete, approve, deny, release, revoke,
+              why
 
 Access:
   login       log in to a server and remember it
@@ -52,11 +53,14 @@ Access:
               also: projects create, delete
   roles       list who has which roles in a project
               also: roles grant, revoke
+  secrets     list secrets, without their values
+              also: secrets list, set, delete
 
 Operate:
   up          start the whole system on this machine
   server      run the server
-              also: server backup, restore, rotate-signing-key, raise-generation
+              also: server backup, restore, rotate-signing-key, raise-generation,
+              rotate-master-key, forget-secrets
   agent       run the agent of this machine
               also: agent status
   swarm       simulate agents to see what a server can carry

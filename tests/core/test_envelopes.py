@@ -21,6 +21,7 @@ from fleetwire.core.envelopes import (
     order_bytes,
     spec_sha256,
 )
+from fleetwire.core.secrets import SecretUse, sealed_sha256
 from fleetwire.core.specs import Ping, Script, Scripted, Spec, Step
 
 SPEC = Script("true", env={"B": "2", "A": "1"})
@@ -75,6 +76,8 @@ def test_a_spec_has_one_hash_wherever_it_was_made(spec: Spec) -> None:
 @pytest.mark.parametrize("field", [f.name for f in msgspec.structs.fields(Envelope)])
 def test_every_field_of_an_envelope_is_signed(field: str) -> None:
     value = getattr(ENVELOPE, field)
+    if value is msgspec.UNSET:
+        value = ""
     other = value + 1 if isinstance(value, int) else value + "x"
     assert order_bytes(msgspec.structs.replace(ENVELOPE, **{field: other})) != order_bytes(ENVELOPE)
 
@@ -212,3 +215,23 @@ def test_whatever_is_heard_at_most_two_keys_count_and_one_stays(
         have = heard(have, signed_key(some[old], some[new]))
         assert 1 <= len(have) <= 2
         assert next(reversed(before)) in have
+
+
+def test_what_is_sealed_is_bound_by_the_signature() -> None:
+    spec = msgspec.structs.replace(SPEC, secrets=(SecretUse("db"),))
+    sealed = b"sealed"
+    envelope = msgspec.structs.replace(
+        ENVELOPE, spec_sha256=spec_sha256(spec), secrets_sha256=sealed_sha256(sealed)
+    )
+    where: dict[str, Any] = {
+        "cluster": envelope.cluster,
+        "node": envelope.node,
+        "attempt": envelope.attempt,
+        "epoch": envelope.epoch,
+        "now": envelope.issued_at,
+    }
+    assert objection(envelope, spec, **where, secrets=sealed) is None
+    assert "other secrets" in str(objection(envelope, spec, **where, secrets=b"others"))
+    assert "other secrets" in str(objection(envelope, spec, **where))
+    bare = msgspec.structs.replace(envelope, secrets_sha256=msgspec.UNSET)
+    assert "not those that its spec names" in str(objection(bare, spec, **where))

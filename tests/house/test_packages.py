@@ -33,7 +33,8 @@ PACKAGES = [
 ]
 # What the agent may use of the shim: the format, the way in, the way to talk (architecture 4).
 SHIM_DOORS = tuple(
-    f"fleetwire.shim.{door}" for door in ("control", "frames", "oom", "spawner", "spool")
+    f"fleetwire.shim.{door}"
+    for door in ("control", "delivery", "frames", "oom", "spawner", "spool")
 )
 
 

@@ -104,7 +104,9 @@ async def test_what_waits_with_an_old_signature_is_signed_again(
         folder.mkdir()
         new = Signer.open(folder)
         again = partial(
-            dispatch.sign_again, signing=Signing(one.cluster_id, new.sign), key=new.key_id
+            dispatch.sign_again,
+            signing=Signing(one.cluster_id, new.sign, one.secrets),
+            key=new.key_id,
         )
         assert await one.database.write(again) == 1
         assert await one.database.write(again) == 0

@@ -34,8 +34,10 @@ from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.status import Status
 from fleetwire.agent.steps import StepBook
+from fleetwire.agent.vault import Vault
 from fleetwire.agent.watch import open_watch
 from fleetwire.core.errors import FleetwireError
+from fleetwire.shim.spool import is_locked
 
 LOCK: Final = "agent.lock"
 _log = logging.getLogger(__name__)
@@ -119,11 +121,14 @@ async def run(
         status=status,
     )
     reserve = Reserve(config.state)
+    vault = Vault(config.state)
     spawner = SpawnerLine(config.state, status)
     roster = Roster(
         places,
         capacity=config.max_concurrent,
-        starter=Starter(config, identity, places, lease.server_now, boot_id=platforms.boot_id()),
+        starter=Starter(
+            config, identity, places, lease.server_now, boot_id=platforms.boot_id(), vault=vault
+        ),
         spawner=spawner,
         cleaner=cleaner,
         lease=lease,
@@ -147,6 +152,7 @@ async def run(
     watch = open_watch(roster.written)
     roster.watch_add, roster.watch_remove = watch.add, watch.remove
     roster.scan()
+    vault.sweep(lambda attempt: is_locked(places.spool(attempt)))
     leaving = asyncio.Event()
     _listen_for_leave(leaving, config.parent_fd)
     _log.info("agent %s of node %s", fleetwire.__version__, identity.name)

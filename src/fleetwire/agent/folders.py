@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -160,6 +160,19 @@ def begun(path: str) -> int:
     except OSError:
         return 0
     return found if isinstance(found, int) else 0
+
+
+@contextlib.contextmanager
+def held_unbegun(path: str) -> Iterator[bool]:
+    """Keep every shim out of the folder for a moment. Gives False, and keeps nobody out, where one
+    lives there or the attempt has begun.
+    """
+    lock = take_lock(path, patience_s=_LOOK_S)
+    try:
+        yield lock is not None and read_record(path, "epoch") is None
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def mark_sealed(path: str, at: int) -> None:

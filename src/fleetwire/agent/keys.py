@@ -40,6 +40,16 @@ def sign(seed: bytes, data: bytes) -> bytes:
     return bindings.crypto_sign(data, secret)[:64]
 
 
+def unseal(key: KeyPair, sealed: bytes) -> bytes | None:
+    """Return what was sealed to the X25519 key (a libsodium sealed box), None where it was not."""
+    from nacl import bindings, exceptions  # noqa: PLC0415 (see the module)
+
+    try:
+        return bindings.crypto_box_seal_open(sealed, key.public, key.private)
+    except (exceptions.CryptoError, ValueError):  # ValueError: too short to be one
+        return None
+
+
 def verifies(public: bytes, data: bytes, signature: bytes) -> bool:
     """Say whether the signature of the data was made by the key."""
     from nacl import bindings, exceptions  # noqa: PLC0415 (see the module)

@@ -449,6 +449,8 @@ class Roster:
         elif attempt in self._busy:
             self._busy.discard(attempt)
             self.watch_remove(attempt)
+        if folder.ended or folder.barred >= 0:
+            self._starter.withdraw(attempt)
         if folder.ended and not before.ended:
             entry.ended_at = asyncio.get_running_loop().time()
             if folder.length:

@@ -20,12 +20,16 @@ from fleetwire.agent.drivers import Unable
 from fleetwire.agent.files import write_new
 from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
+from fleetwire.agent.keys import KeyPair
 from fleetwire.agent.platforms import SEARCH_PATH
+from fleetwire.agent.vault import Vault
 from fleetwire.core import envelopes, limits
 from fleetwire.core.desired import Wanted
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.reserve import bounds
-from fleetwire.core.specs import quota_policy
+from fleetwire.core.secrets import read_content
+from fleetwire.core.specs import quota_policy, secrets_of
+from fleetwire.shim.delivery import Secret
 
 _TERMINAL: Final = {"rows": 24, "cols": 80}
 _QUOTA_SHARE: Final = 10  # a tenth of the free disk (P9)
@@ -57,7 +61,9 @@ class Starter:
         server_now: Callable[[], int],
         *,
         boot_id: str,
+        vault: Vault,
     ) -> None:
+        self._vault = vault
         self._boot_id = boot_id
         self._config = config
         self._identity = identity
@@ -91,6 +97,7 @@ class Starter:
             attempt=wanted.attempt,
             epoch=wanted.epoch,
             now=self._server_now(),
+            secrets=order.secrets,
         )
 
     def prepare_all(self, orders: Sequence[Wanted], *, quota: int) -> list[Prepared]:
@@ -119,6 +126,7 @@ class Starter:
             raise AssertionError("a start needs an order")
         task = self._places.task(wanted.attempt)
         launch = drivers.prepare(order.spec, task=task, search=self._search)
+        given = self._unseal(wanted)
         spool = self._places.spool(wanted.attempt)
         if not _make(spool) and not folders.clear_tombstones(spool, wanted.epoch):
             raise HasBegun(wanted.attempt)
@@ -148,9 +156,40 @@ class Starter:
             "quota_policy": quota_policy(order.spec),
             "piece": limits.PIECE_BYTES,
         }
+        if given:
+            # Under the lock: a shim of an earlier try must not find half of it.
+            with folders.held_unbegun(spool) as unbegun:
+                if not unbegun:
+                    raise HasBegun(wanted.attempt)
+                folder = self._vault.deliver(wanted.attempt, given)
+            environment["FLEETWIRE_SECRETS"] = record["secrets"] = folder
         # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and
         # whoever finds it without `epoch` after a crash writes it again before he asks.
         write_new(os.path.join(spool, "order"), msgspec.json.encode(record), mode=0o600)
+
+    def withdraw(self, attempt: str) -> None:
+        """What was delivered for it is not to be used any more: it has ended, or never starts."""
+        self._vault.withdraw(attempt)
+
+    def _unseal(self, wanted: Wanted) -> list[Secret]:
+        """Return the secrets of an order. Raises Unable."""
+        order = wanted.order
+        if order is None or not order.secrets:
+            return []
+        key = KeyPair(self._identity.sealing_secret, self._identity.sealing_key)
+        data = keys.unseal(key, order.secrets)
+        if data is None:
+            raise Unable(
+                "The order's secrets are sealed for another key than this node's.",
+                hint="Was its state directory replaced? Enrol the node anew.",
+            )
+        try:
+            content = read_content(
+                data, secrets_of(order.spec), attempt=wanted.attempt, epoch=wanted.epoch
+            )
+        except FleetwireError as error:
+            raise Unable(error.detail, hint=error.hint) from None
+        return [Secret(each.name, each.as_, each.to, each.value) for each in content.secrets]
 
     def quota(self, busy: int) -> int:
         """Return the share of the spool quota of each of that many live attempts, in bytes.

@@ -150,6 +150,8 @@ def _call(words: list[str]) -> int:
 
 def overview() -> str:
     """Return what `fleetwire --help` prints."""
+    import textwrap
+
     lines = ["fleetwire COMMAND [options]", "", "Command a fleet of machines.", ""]
     for title, nouns in GROUPS:
         lines.append(f"{title}:")
@@ -157,7 +159,8 @@ def overview() -> str:
             lines.append(f"  {noun:12}{COMMANDS[noun].summary}")
             children = ", ".join(child.words[-1] for child in below(noun))
             if children:
-                lines.append(f"  {'':12}also: {noun} {children}")
+                more = textwrap.wrap(f"also: {noun} {children}", 84, break_on_hyphens=False)
+                lines += [f"  {'':12}{line}" for line in more]
         lines.append("")
     lines += [
         "`fleetwire COMMAND --help` shows its options and an example.",

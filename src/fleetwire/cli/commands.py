@@ -61,6 +61,10 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("roles", "list who has which roles in a project", "projects"),
         _command("roles grant", "give a user roles in a project", "projects"),
         _command("roles revoke", "take roles in a project from a user", "projects"),
+        _command("secrets", "list secrets, without their values", "secrets"),
+        _command("secrets list", "list secrets, without their values", "secrets"),
+        _command("secrets set", "set a secret that runs can name", "secrets"),
+        _command("secrets delete", "delete a secret", "secrets"),
         _command("login", "log in to a server and remember it", "login"),
         _command("logout", "forget the login and end its token", "login"),
         _command("whoami", "show who you are logged in as", "login"),
@@ -71,6 +75,8 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command(
             "server raise-generation", "say that the record was put back by other means", "server"
         ),
+        _command("server rotate-master-key", "encrypt all secrets with a new key", "server"),
+        _command("server forget-secrets", "delete all secrets: their key is lost", "server"),
         _command("agent", "run the agent of this machine", "agent"),
         _command("agent status", "show what this machine's agent is doing now", "agent"),
         _command("swarm", "simulate agents to see what a server can carry", "swarm"),
@@ -83,7 +89,7 @@ COMMANDS: Final[dict[str, Command]] = dict(
 
 GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Work", ("run", "runs", "nodes")),
-    ("Access", ("login", "logout", "whoami", "tokens", "users", "projects", "roles")),
+    ("Access", ("login", "logout", "whoami", "tokens", "users", "projects", "roles", "secrets")),
     ("Operate", ("up", "server", "agent", "swarm", "system", "doctor", "completion")),
 )
 

@@ -21,6 +21,7 @@ from fleetwire.client import Client, Run, RunRequest, Script, Task
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.retry import Retry
+from fleetwire.core.secrets import As, SecretUse
 from fleetwire.core.specs import OnQuota, Shell, check_request
 
 RETRY_ON: Final = ("failure", "lost", "both")
@@ -94,6 +95,14 @@ def configure(parser: Parser) -> None:
         default="block",
         help="output that nobody can store: hold it, drop it, or end the task",
     )
+    parser.option(
+        "--secret",
+        metavar="NAME",
+        type=secret_use,
+        action="append",
+        default=[],
+        help="give it a secret: NAME, NAME=file:FILE or NAME=env:VARIABLE",
+    )
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
     parser.option("--project", metavar="NAME", help="whose nodes (default: the only one, default)")
     parser.option("--tty", action="store_true", help="give it a terminal")
@@ -166,6 +175,7 @@ def request_of(values: argparse.Namespace) -> RunRequest:
             tty=values.tty,
             timeout=limits.TIMEOUT_DEFAULT_S if values.timeout is None else values.timeout,
             on_quota=values.on_quota,
+            secrets=tuple(values.secret),
         ),
         selector=values.on,
         nodes=tuple(values.node) or None,
@@ -176,6 +186,19 @@ def request_of(values: argparse.Namespace) -> RunRequest:
     )
     check_request(request)
     return request
+
+
+def secret_use(text: str) -> SecretUse:
+    """Return what `NAME`, `NAME=file:FILE` or `NAME=env:VARIABLE` says."""
+    name, sign, how = text.partition("=")
+    kind, colon, to = how.partition(":")
+    if sign and not (colon and to and kind in get_args(As)):
+        # Not shown: somebody may have typed a value.
+        raise argparse.ArgumentTypeError(
+            "say NAME, NAME=file:FILE or NAME=env:VARIABLE; "
+            "a value is set by `fleetwire secrets set`"
+        )
+    return SecretUse(name, "env" if kind == "env" else "file", to)
 
 
 def _retry(values: argparse.Namespace) -> Retry | None:

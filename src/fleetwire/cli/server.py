@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FLAGS = (
     "data", "database", "host", "port", "names", "tls", "tls_cert", "tls_key", "tls_ca",
-    "behind_proxy", "log_level", "log_format", "parent_fd",
+    "behind_proxy", "log_level", "log_format", "parent_fd", "master_key_file",
 )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ def _configure(parser: Parser) -> None:
         "--log-level", choices=("debug", "info", "warning", "error"), help="least level logged"
     )
     parser.option("--log-format", choices=("console", "json"), help="how log lines look")
+    _key_file(parser)
     parser.option(
         "--parent-fd", metavar="N", type=int, help="leave when this descriptor reaches its end"
     )
@@ -70,14 +71,17 @@ def _where(parser: Parser) -> None:
 def _config(values: argparse.Namespace) -> Config:
     from fleetwire.server import config
 
-    flags = {name: getattr(values, name) for name in ("data", "database")}
+    names = ("data", "database", "master_key_file")
+    flags = {name: getattr(values, name, None) for name in names}
     return config.load(flags, config_file=values.config)
 
 
 def _configure_backup(parser: Parser) -> None:
     parser.story = (
         "The server may run meanwhile. The copy holds the record, the logs and the server's key:\n"
-        "whoever has it can command the fleet. PostgreSQL has backups of its own (pg_dump)."
+        "whoever has it can command the fleet. It does not hold the master key of the secrets\n"
+        "(the file master-key): keep a copy of that apart.\n"
+        "PostgreSQL has backups of its own (pg_dump)."
     )
     parser.examples.append("fleetwire server backup --to /backup/fleetwire-monday")
     parser.option("--to", metavar="DIR", completes="folder", help="a folder that is not there yet")
@@ -156,6 +160,53 @@ def _rotate(values: argparse.Namespace) -> int:
     return 0
 
 
+def _key_file(parser: Parser) -> None:
+    parser.option(
+        "--master-key-file",
+        metavar="FILE",
+        completes="file",
+        help="key of the secrets (default: master-key in the data folder)",
+    )
+
+
+def _configure_rotate_master(parser: Parser) -> None:
+    parser.story = (
+        "With no server running. The new key takes the old one's place in its file; old copies\n"
+        "of the record stay readable with the old key only."
+    )
+    parser.examples.append("fleetwire server rotate-master-key --data /var/lib/fleetwire")
+    _where(parser)
+    _key_file(parser)
+
+
+def _rotate_master(values: argparse.Namespace) -> int:
+    from fleetwire.server import rotation
+
+    done = rotation.rotate(_config(values))
+    _say(values, done, f"{done.secrets} secrets are encrypted with a new master key.")
+    return 0
+
+
+def _configure_forget(parser: Parser) -> None:
+    parser.story = (
+        "When the master key is lost for good, no secret can ever be used again, and a server\n"
+        "does not start. This deletes them all, with no server running."
+    )
+    parser.examples.append("fleetwire server forget-secrets --yes")
+    parser.option("--yes", action="store_true", help="yes, delete all of them")
+    _where(parser)
+
+
+def _forget(values: argparse.Namespace) -> int:
+    from fleetwire.server import rotation
+
+    if not values.yes:
+        raise UsageError("This deletes every secret.", hint="Say so: --yes")
+    done = rotation.forget(_config(values))
+    _say(values, done, f"{done.secrets} secrets are deleted. Set them again.")
+    return 0
+
+
 def _folder(value: str | None, option: str, what: str) -> Path:
     from pathlib import Path
 
@@ -179,4 +230,6 @@ LEAVES = {
     "server restore": Leaf(_configure_restore, _restore),
     "server rotate-signing-key": Leaf(_configure_rotate, _rotate),
     "server raise-generation": Leaf(_configure_raise, _raise),
+    "server rotate-master-key": Leaf(_configure_rotate_master, _rotate_master),
+    "server forget-secrets": Leaf(_configure_forget, _forget),
 }

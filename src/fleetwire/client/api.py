@@ -73,6 +73,28 @@ class Client(People):
     ) -> None:
         self.close()
 
+    # ----------------------------------------------------------------------------- secrets
+
+    def secrets(self, *, project: str | None = None) -> Iterator[shapes.Secret]:
+        """Yield the secrets by name, or those of a project, without their values."""
+        return self._items(f"{BASE}/secrets", shapes.Secret, {"project": project})
+
+    def set_secret(self, name: str, value: bytes, *, project: str | None = None) -> shapes.Secret:
+        """Set a secret. Repeated while the server is away: then its version may grow by two."""
+        body: dict[str, object] = {"value_base64": value}
+        if project is not None:
+            body["project"] = project
+        answer = self.connection.request(
+            "PUT", f"{BASE}/secrets/{segment(name)}", body=msgspec.json.encode(body)
+        )
+        return read(answer, shapes.Secret)
+
+    def delete_secret(self, name: str, *, project: str | None = None) -> None:
+        """Delete a secret."""
+        self.connection.request(
+            "DELETE", f"{BASE}/secrets/{segment(name)}", query={"project": project}
+        )
+
     # ------------------------------------------------------------------------------- nodes
 
     def nodes(self, *, project: str | None = None) -> Iterator[shapes.Node]:

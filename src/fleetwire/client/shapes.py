@@ -221,6 +221,18 @@ class Token(msgspec.Struct):
     permissions: list[str] | None = None
 
 
+class Secret(msgspec.Struct):
+    """A secret without its value, which nobody can read."""
+
+    name: str
+    project: str = ""
+    version: int = 1
+    created_at: str | None = None
+    updated_at: str | None = None
+    updated_by: str = ""
+    last_used_at: str | None = None
+
+
 class EnrolmentToken(msgspec.Struct):
     """A token that a new node shows once; `token` is there once, when it is made."""
 

@@ -9,7 +9,8 @@
         │                          │ └─ Lost, spool gone ─┴──────────────▶ lost
         ├── stop ───────▶ canceled ◀┘ NeverStarted, or stop before it was offered
         ├── queue deadline ─▶ expired
-        └── (assigned) Declined (final) ─▶ refused
+        ├── (assigned) Declined (final) ─▶ refused
+        └── refuse (dispatch) ───────────▶ refused
 
 After a restore (P26): pending or assigned to assigned by `adopt`, to lost by `lose_in_doubt`.
 
@@ -149,6 +150,14 @@ def lose_in_doubt(attempt: Attempt, why: str) -> Applied:
         return Applied(attempt, None)
     ended = msgspec.structs.replace(attempt, state="lost", outcome="lost", reason=why)
     return Applied(ended, f"lost: {why}")
+
+
+def refuse(attempt: Attempt, why: str) -> Applied:
+    """pending to refused: it can never start as it was asked, whoever is given it."""
+    if attempt.state != "pending":
+        raise _invalid(attempt, f"refuse ({why})")
+    ended = msgspec.structs.replace(attempt, state="refused", outcome="refused", reason=why)
+    return Applied(ended, f"refused: {why}")
 
 
 def expire(attempt: Attempt, why: str) -> Applied:

@@ -19,13 +19,16 @@ from fleetwire.core.specs import Spec
 NodeWish: TypeAlias = Literal["run", "stop", "forget"]
 
 
-class Order(msgspec.Struct, frozen=True):
-    """Everything needed to start an attempt, with the server's signature over the envelope."""
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything needed to start an attempt, with the server's signature over the envelope.
+    `secrets` is sealed for the node (core.secrets.Content); empty where the spec names none.
+    """
 
     spec: Spec
     envelope: Envelope
     key: str
     signature: bytes
+    secrets: bytes = b""
 
 
 class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):

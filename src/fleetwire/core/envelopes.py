@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from fleetwire.core.clones import Step
-from fleetwire.core.specs import Spec
+from fleetwire.core.secrets import sealed_sha256
+from fleetwire.core.specs import Spec, secrets_of
 
 ORDER_DOMAIN: Final = b"fleetwire order 1\n"
 KEY_DOMAIN: Final = b"fleetwire server key 1\n"
@@ -36,6 +37,9 @@ class Envelope(msgspec.Struct, frozen=True):
     spec_sha256: str
     issued_at: int
     expires_at: int
+    # Of what is sealed for the node. Not said where there is nothing: an agent that does not know
+    # it takes such orders as ever, and refuses others, because their signature does not fit.
+    secrets_sha256: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class NewKey(msgspec.Struct, frozen=True):
@@ -154,7 +158,15 @@ def hello_objection(
 
 
 def objection(  # each argument is one thing the signature must bind
-    envelope: Envelope, spec: Spec, *, cluster: str, node: str, attempt: str, epoch: int, now: int
+    envelope: Envelope,
+    spec: Spec,
+    *,
+    cluster: str,
+    node: str,
+    attempt: str,
+    epoch: int,
+    now: int,
+    secrets: bytes = b"",
 ) -> str | None:
     """Say why a correctly signed envelope does not cover this start here and now, or None."""
     facts: tuple[tuple[str, object, object], ...] = (
@@ -163,10 +175,17 @@ def objection(  # each argument is one thing the signature must bind
         ("another attempt", envelope.attempt, attempt),
         ("another epoch", envelope.epoch, epoch),
         ("another spec", envelope.spec_sha256, spec_sha256(spec)),
+        (
+            "other secrets",
+            envelope.secrets_sha256,
+            sealed_sha256(secrets) if secrets else msgspec.UNSET,
+        ),
     )
     for what, signed, here in facts:
         if signed != here:
             return f"the order is signed for {what}"
+    if bool(secrets_of(spec)) != bool(secrets):
+        return "the order's secrets are not those that its spec names"
     if now > envelope.expires_at:
         return "the order has expired"
     return None

@@ -15,6 +15,7 @@ import msgspec
 from fleetwire.core import limits
 from fleetwire.core.errors import BadSpec, LimitExceeded
 from fleetwire.core.retry import Retry
+from fleetwire.core.secrets import SecretUse, check_uses
 
 Shell: TypeAlias = Literal["sh", "bash", "python", "powershell"]
 OnQuota: TypeAlias = Literal["block", "drop", "kill"]
@@ -34,6 +35,8 @@ class _Timed(msgspec.Struct, frozen=True):
                 msgspec.structs.force_setattr(self, name, float(value))
         if getattr(self, "on_quota", None) == "block":
             msgspec.structs.force_setattr(self, "on_quota", msgspec.UNSET)
+        if getattr(self, "secrets", None) == ():
+            msgspec.structs.force_setattr(self, "secrets", msgspec.UNSET)
 
 
 class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
@@ -51,6 +54,8 @@ class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
     # Not said where it is the default: an agent of 0.1.0 takes such orders as it always did, and
     # refuses others, because it would hash their spec without this field.
     on_quota: OnQuota | msgspec.UnsetType = msgspec.UNSET
+    # Names, never values; likewise. `secrets_of` reads it.
+    secrets: tuple[SecretUse, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ping(_Timed, frozen=True, tag="ping", tag_field="kind"):
@@ -139,6 +144,12 @@ def quota_policy(spec: Spec) -> OnQuota:
     """
     policy = getattr(spec, "on_quota", msgspec.UNSET)
     return "block" if policy is msgspec.UNSET else policy
+
+
+def secrets_of(spec: Spec) -> tuple[SecretUse, ...]:
+    """Return the secrets that the task is to be given."""
+    uses = getattr(spec, "secrets", msgspec.UNSET)
+    return () if uses is msgspec.UNSET else uses
 
 
 def check(spec: Spec) -> None:
@@ -245,6 +256,7 @@ def _check_script(spec: Script) -> None:
             hint=f"At most {limits.ENV_BYTES}; put large data into a file.",
             field="spec.env",
         )
+    check_uses(secrets_of(spec), spec.env)
 
 
 def _text(field: str, value: str) -> None:

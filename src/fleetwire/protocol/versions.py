@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleetwire.core import secrets
+
 VERSION: Final = 1
 OLDEST: Final = 1
 SUBPROTOCOL: Final = "fleetwire.1"
@@ -18,7 +20,9 @@ BOUND: Final = "bound-hello"
 """The hello is signed over the CA that the node trusts, its step and both lists of features."""
 ROTATION: Final = "new-keys"
 """The server tells which of its keys followed which (`messages.NewKeys`)."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION)
+SECRETS: Final = secrets.FEATURE
+"""Orders may have secrets, sealed for the node; it masks them in output (release 0.2.0)."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, SECRETS)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

@@ -41,7 +41,9 @@ from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
 from fleetwire.server.domain import dispatch as dispatch_domain
+from fleetwire.server.domain import secrets as secret_values
 from fleetwire.server.domain.dispatch import Signing
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.files import write_private
@@ -54,7 +56,9 @@ from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
+from fleetwire.server.loops.secrets import SecretsLoop
 from fleetwire.server.loops.storage import StorageLoop
+from fleetwire.server.master_key import MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer, key_chain
 from fleetwire.server.store.engine import Database
@@ -174,7 +178,8 @@ class Process:
             stack.push_async_callback(self.logs.close)
             founded = await self.database.write(lambda tx: cluster.found(tx, new_id))
             signer = Signer.open(config.data)
-            again = Signing(founded.id, signer.sign)
+            sealing = await self._sealing()
+            again = Signing(founded.id, signer.sign, sealing)
             await self.database.write(
                 partial(dispatch_domain.sign_again, signing=again, key=signer.key_id)
             )
@@ -201,7 +206,9 @@ class Process:
                 ca=self._ca,
             )
             self._gateway = gateway
-            dispatch = DispatchLoop(self.database, signer, cluster_id=founded.id, clock=now_us)
+            dispatch = DispatchLoop(
+                self.database, signer, cluster_id=founded.id, clock=now_us, sealing=sealing
+            )
             self.database.react(dispatch.react, gateway.react)
             self._proof = ProofLoop(self.database, clock=now_us)
             self._loops = Runner(
@@ -209,6 +216,7 @@ class Process:
                     dispatch,
                     LeasesLoop(self.database, gateway.reading, monotonic=time.monotonic),
                     SealingLoop(self.database, self.logs),
+                    SecretsLoop(self.database),
                     self._proof,
                     *([StorageLoop(self.reserve)] if self.reserve is not None else []),
                     RetentionLoop(self.database, self.logs, config.keep, clock=now_us),
@@ -223,6 +231,7 @@ class Process:
             self.parts = Parts(
                 database=self.database,
                 submissions=self._submissions,
+                sealing=sealing,
                 logs=self.logs,
                 nudges=nudges,
                 auth=self.auth,
@@ -254,6 +263,16 @@ class Process:
 
     def _pin(self) -> str | None:
         return None if self.certificates is None else self.certificates.fingerprint
+
+    async def _sealing(self) -> Sealing:
+        """Return how secrets are encrypted. Raises BadMasterKey where the record has some that
+        the key at hand does not fit: a server that made a new one would hide that.
+        """
+        keys = MasterKeys.open(self._config.master_key_path, self._config.given_master_key)
+        needed = await self.database.read(secret_values.key_ids)
+        keys.check(needed)
+        keys.settle(needed)
+        return Sealing(keys.seal, keys.unseal, seal_for_node)
 
     async def readiness(self) -> Mapping[str, str]:
         """Say what does not work now; looks at most once a second, whoever asks."""

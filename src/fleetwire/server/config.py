@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.retention import Keep
+from fleetwire.server.master_key import KEY_FILE
 from fleetwire.server.reach import is_loopback
 
 _DAY_S: Final = 24 * 3600.0
@@ -101,6 +102,14 @@ class Config(BaseModel):
         bool,
         Field(description="Whoever the provider knows becomes a user, who may nothing yet"),
     ] = True
+    master_key_file: Annotated[
+        Path | None,
+        Field(description="File of the key that secrets are encrypted with; in the data folder"),
+    ] = None
+    master_key: Annotated[
+        SecretStr | None,
+        Field(description="That key itself, base64 of 32 bytes: from the environment only"),
+    ] = None
 
     keep_runs_days: Annotated[
         float,
@@ -132,6 +141,16 @@ class Config(BaseModel):
     def has_tls(self) -> bool:
         """Whether it speaks TLS itself."""
         return self.tls == "auto" or self.tls_cert is not None
+
+    @property
+    def master_key_path(self) -> Path:
+        """Where the master key stands, or will."""
+        return self.master_key_file or self.data / KEY_FILE
+
+    @property
+    def given_master_key(self) -> str | None:
+        """The master key, where the environment gave it."""
+        return None if self.master_key is None else self.master_key.get_secret_value()
 
     @property
     def database_url(self) -> str:

@@ -23,11 +23,12 @@ from typing import Any
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import oom, pty, tree
+from fleetwire.shim import delivery, oom, pty, tree
 from fleetwire.shim.control import NAME as CONTROL
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.loop import Loop
+from fleetwire.shim.masking import Patterns
 from fleetwire.shim.order import Order, OrderError
 from fleetwire.shim.pump import LOOK_AGAIN_S, Pump
 from fleetwire.shim.records import (
@@ -87,6 +88,7 @@ def _run(directory: int, folder: str) -> bool:
             if _is_stopped(folder, order):
                 if os.path.exists(os.path.join(folder, "epoch")):
                     return False
+                delivery.remove(order.secrets)
                 write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
                 return True
             os.chdir(order.cwd)
@@ -100,16 +102,36 @@ def _run(directory: int, folder: str) -> bool:
         write_record_at(directory, "lost", _start_failed(error))
         return True
     with Loop() as loop:
-        attempt = Attempt(directory, folder, order, loop)
+        name, record, unchanged = _live(directory, folder, order, loop)
+    write_last_record_at(directory, name, record)
+    return unchanged
+
+
+def _live(
+    directory: int, folder: str, order: Order, loop: Loop
+) -> tuple[str, dict[str, Any], bool]:
+    """Start the task and see it to its end; the last record's name, the record, and whether this
+    process is as it was. The secrets are gone when this returns.
+    """
+    unchanged = not order.secrets  # what has known a secret lives no other attempt
+    try:
         try:
-            task = start(order)
-        except ExecFailed as error:
-            write_last_record_at(directory, "exit", attempt.not_executed(error))
+            given = delivery.take(order.secrets)
+            delivery.place(order.secrets, given)
         except OSError as error:
-            write_last_record_at(directory, "lost", _start_failed(error))
-        else:
-            write_last_record_at(directory, "exit", attempt.live(task))
-    return attempt.unchanged
+            return "lost", _start_failed(error), unchanged
+        known = Patterns(each.value for each in given) if given else None
+        attempt = Attempt(directory, folder, order, loop, known)
+        try:
+            task = start(order._replace(env={**order.env, **delivery.environment(given)}))
+        except ExecFailed as error:
+            return "exit", attempt.not_executed(error), unchanged
+        except (OSError, ValueError) as error:  # ValueError: a value that no environment can hold
+            return "lost", _start_failed(error), unchanged
+        return "exit", attempt.live(task), unchanged and attempt.unchanged
+    finally:
+        if not delivery.remove(order.secrets):
+            print(f"{order.secrets}: secrets could not be removed", file=sys.stderr, flush=True)  # noqa: T201 (the log)
 
 
 def _begin(directory: int, order: Order, fd: int) -> bool:
@@ -140,13 +162,15 @@ def _start_failed(error: Exception) -> dict[str, Any]:
 class Attempt:
     """The attempt after its `epoch` is durable."""
 
-    def __init__(self, directory: int, folder: str, order: Order, loop: Loop) -> None:
+    def __init__(
+        self, directory: int, folder: str, order: Order, loop: Loop, known: Patterns | None = None
+    ) -> None:
         self._directory = directory
         self._folder = folder
         self._order = order
         self._writer = SpoolWriter(directory, piece=order.piece, quota=order.quota)
         self._loop = loop
-        self._pump = Pump(self._loop, self._writer, order.quota_policy, self._quota_reached)
+        self._pump = Pump(self._loop, self._writer, order.quota_policy, self._quota_reached, known)
         self._cause: str | None = None  # why it is being ended; None while it is not
         self._status: int | None = None  # wait status of the first process
         self._kill_at = math.inf

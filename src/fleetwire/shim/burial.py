@@ -10,12 +10,13 @@ import time
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import tree
+from fleetwire.shim import delivery, tree
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
     finish_last_record_at,
+    open_record,
     read_record,
     read_started,
     write_record_at,
@@ -70,7 +71,14 @@ def is_copy(folder: str) -> bool:
 
 
 def close_grave(directory: int, reason: str) -> None:
-    """Write `lost`; `directory` is the descriptor that holds the lock."""
+    """Remove its secrets and write `lost`; `directory` is the descriptor that holds the lock."""
+    try:
+        fd, order = open_record(directory, "order")
+    except FileNotFoundError:
+        pass  # the folder was deleted: the agent removes what belongs to no attempt
+    else:
+        os.close(fd)
+        delivery.remove(str(order.get("secrets", "")))
     write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})
 
 

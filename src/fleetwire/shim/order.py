@@ -25,6 +25,7 @@ class Order(NamedTuple):
     quota_policy: str
     piece: int
     boot_id: str  # of the boot in which it was written; "" by an agent that did not say it yet
+    secrets: str  # the folder in which they are delivered; "" where there are none
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Order":
@@ -45,6 +46,7 @@ class Order(NamedTuple):
                 quota_policy=str(record["quota_policy"]),
                 piece=int(record["piece"]),
                 boot_id=str(record.get("boot_id", "")),
+                secrets=str(record.get("secrets", "")),
             )
         except KeyError as error:
             raise OrderError(f"the order has no field {error}") from error

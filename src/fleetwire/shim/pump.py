@@ -15,22 +15,31 @@ from collections.abc import Callable
 assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim.loop import Loop
+from fleetwire.shim.masking import Masker, Patterns
 from fleetwire.shim.writer import MAX_APPEND, SpoolWriter
 
 LOOK_AGAIN_S = 0.5  # how often a full quota or a full disk is looked at again
 SYNC_EVERY_S = 0.5  # promise P5: a power loss takes the last second at most
+_EMPTY = memoryview(b"")
 _PIPE_AT_FIRST = 64 * 1024  # what the kernel gives
 _PACE_S = 0.001
+_SILENCE_S = 0.05  # after it the little goes out that may be the beginning of a secret: a prompt
 
 
 class Pump:
     """Moves output. `policy` is the order's `quota_policy`.
 
-    `on_full` is called whenever the quota is found full under the policy `kill`.
+    `on_full` is called whenever the quota is found full under the policy `kill`. What `secrets`
+    names is masked before anything is stored.
     """
 
     def __init__(
-        self, loop: Loop, writer: SpoolWriter, policy: str, on_full: Callable[[], None]
+        self,
+        loop: Loop,
+        writer: SpoolWriter,
+        policy: str,
+        on_full: Callable[[], None],
+        secrets: Patterns | None = None,
     ) -> None:
         self.blocked = False  # reading has stopped: quota or disk full
         self.lost = 0  # bytes read that a full disk did not take in the end
@@ -39,6 +48,9 @@ class Pump:
         self._policy = policy
         self._on_full = on_full
         self._streams: dict[int, int] = {}  # descriptor: stream number
+        self._secrets = secrets
+        self._maskers: dict[int, Masker] = {}  # by stream; empty where there is nothing to mask
+        self._release_at = math.inf
         self._ready: list[int] = []
         self._buffer = memoryview(bytearray(_PIPE_AT_FIRST))
         self._little = _PIPE_AT_FIRST // 4
@@ -50,6 +62,8 @@ class Pump:
     def add(self, fd: int, stream: int) -> None:
         """Read `fd`, which must be non-blocking, as this stream of the log."""
         self._streams[fd] = stream
+        if self._secrets:
+            self._maskers[stream] = Masker(self._secrets)
         self._watch(fd)
 
     def turn(self, now: float) -> None:
@@ -59,13 +73,15 @@ class Pump:
             self._move([fd for fd in ready if fd in self._streams], now)
         if self.blocked and now >= self._look_at:
             self.look_again(now)
+        if now >= self._release_at and not self.blocked:
+            self._release(now)
         if self._dirty_since is not None and now - self._dirty_since >= SYNC_EVERY_S:
             self._writer.sync()
             self._dirty_since = now if self._writer.dirty else None
 
     def wake_at(self) -> float:
         """When `turn` has something to do even if nothing becomes ready (monotonic seconds)."""
-        at = self._look_at if self.blocked else math.inf
+        at = self._look_at if self.blocked else self._release_at
         return at if self._dirty_since is None else min(at, self._dirty_since + SYNC_EVERY_S)
 
     def look_again(self, now: float) -> None:
@@ -89,15 +105,21 @@ class Pump:
             return False
         for fd, stream in list(self._streams.items()):
             while count := self._read(fd, self._buffer):
-                if self._throws_away() and self._room() <= 0:
-                    self._dropped += count
-                else:
-                    self._append([(stream, self._buffer[:count])])
-                    if not self._settle(force=force):
-                        return False
+                self._store_last(stream, self._masked(stream, self._buffer[:count]))
+                if not self._settle(force=force):
+                    return False
             self._end(fd)
+            self._store_last(stream, self._masked(stream, None))
+            if not self._settle(force=force):
+                return False
         self._append([])
         return self._settle(force=force)
+
+    def _store_last(self, stream: int, data: memoryview) -> None:
+        if self._throws_away() and self._room() <= 0:
+            self._dropped += len(data)
+        else:
+            self._append([(stream, data)])
 
     def _watch(self, fd: int) -> None:
         self._loop.watch(fd, lambda: self._ready.append(fd))
@@ -116,22 +138,49 @@ class Pump:
             count = self._read(fd, part)
             if count:
                 total += count
-                parts.append((self._streams[fd], part[:count]))
+                parts.append((self._streams[fd], self._masked(self._streams[fd], part[:count])))
             elif count == 0:
+                stream = self._streams[fd]
                 self._end(fd)
-        if keep and parts:
-            self._append(parts)
-            if not self._settle(force=False):
-                self._block(now)
-            if self._dirty_since is None:
-                self._dirty_since = now
-        elif parts:
-            self._dropped += total
+                parts.append((stream, self._masked(stream, None)))
+        self._store([part for part in parts if part[1]], now, keep=keep)
+        if self._maskers:
+            silent = any(each.releasable for each in self._maskers.values())
+            self._release_at = now + _SILENCE_S if silent else math.inf
         if total >= share and len(self._buffer) < MAX_APPEND:
             self._enlarge()
         elif 0 < total < self._little:
             self._pace(now)
         self._last_turn = now
+
+    def _store(self, parts: list[tuple[int, memoryview]], now: float, *, keep: bool) -> None:
+        if not parts:
+            return
+        if not keep:
+            self._dropped += sum(len(data) for _, data in parts)
+            return
+        self._append(parts)
+        if not self._settle(force=False):
+            self._block(now)
+        if self._dirty_since is None:
+            self._dirty_since = now
+
+    def _masked(self, stream: int, data: memoryview | None) -> memoryview:
+        """What may be stored now that `data` came; None: the stream has ended."""
+        masker = self._maskers.get(stream)
+        if masker is None:
+            return _EMPTY if data is None else data
+        return memoryview(masker.finish() if data is None else masker.feed(data))
+
+    def _release(self, now: float) -> None:
+        """The task is silent: store what was held back, where that is little."""
+        keep = self._room() > 0
+        if not keep and not self._throws_away():
+            self._block(now)
+            return
+        self._release_at = math.inf
+        parts = [(stream, memoryview(each.release())) for stream, each in self._maskers.items()]
+        self._store([part for part in parts if part[1]], now, keep=keep)
 
     def _append(self, parts: list[tuple[int, memoryview]]) -> None:
         """Hand to the writer, after the gap that comes before it."""

@@ -13,7 +13,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -30,7 +30,8 @@ from fleetwire.core.envelopes import Envelope, order_bytes, spec_sha256
 from fleetwire.core.happenings import Declined, Exited, Happening, Lost, NeverStarted, Started
 from fleetwire.core.ids import make_id
 from fleetwire.core.leases import next_epoch
-from fleetwire.core.specs import Spec, kind_of
+from fleetwire.core.secrets import Content, Given, sealed_sha256, write_content
+from fleetwire.core.specs import Spec, kind_of, secrets_of
 from fleetwire.protocol import codec, messages
 from fleetwire.protocol.codec import LogFrame
 from fleetwire.protocol.conversation import Closed, Phase, ServerConversation, VerifyNeeded
@@ -61,6 +62,7 @@ class FakeNode(msgspec.Struct, kw_only=True):
 
     id: str
     key: bytes
+    sealing_key: bytes = b""
     admin: AdminState = "active"
     revision: int = 0
     confirmed: int = 0
@@ -158,9 +160,9 @@ class FakeServer:
 
     # What a test says.
 
-    def enrol(self, key: bytes) -> FakeNode:
-        """Take in a node with this Ed25519 key."""
-        node = FakeNode(id=new_id(), key=key)
+    def enrol(self, key: bytes, sealing_key: bytes = b"") -> FakeNode:
+        """Take in a node with this Ed25519 key, and the X25519 key that secrets are sealed to."""
+        node = FakeNode(id=new_id(), key=key, sealing_key=sealing_key)
         self.nodes[node.id] = node
         return node
 
@@ -169,9 +171,17 @@ class FakeServer:
         return {KEY_ID: self._public}
 
     def want(
-        self, node: FakeNode, spec: Spec, *, attempt: str | None = None, generation: int = 1
+        self,
+        node: FakeNode,
+        spec: Spec,
+        *,
+        attempt: str | None = None,
+        generation: int = 1,
+        secrets: Mapping[str, bytes] | None = None,
     ) -> FakeAttempt:
-        """Assign an attempt to the node, with the next epoch, and offer it."""
+        """Assign an attempt to the node, with the next epoch, and offer it. `secrets`: the values
+        of those that the spec names.
+        """
         self._counter += 1
         epoch = next_epoch(generation, self._counter)
         wanted = self.attempts.get(attempt or "")
@@ -180,12 +190,28 @@ class FakeServer:
             self.attempts[wanted.id] = wanted
         wanted.epoch = epoch
         wanted.wish = "run"
-        wanted.order = self.sign(node, wanted, spec)
+        sealed = self.seal(node, wanted, spec, secrets or {}) if secrets_of(spec) else b""
+        wanted.order = self.sign(node, wanted, spec, sealed=sealed)
         self.send_desired(node, wanted)
         return wanted
 
+    @staticmethod
+    def seal(
+        node: FakeNode, attempt: FakeAttempt, spec: Spec, values: Mapping[str, bytes]
+    ) -> bytes:
+        """Return the values of the secrets that a spec names, sealed for the node."""
+        given = [Given(use.name, use.as_, use.to, values[use.name]) for use in secrets_of(spec)]
+        content = write_content(Content(attempt.id, attempt.epoch, tuple(given)))
+        return bindings.crypto_box_seal(content, node.sealing_key)
+
     def sign(
-        self, node: FakeNode, attempt: FakeAttempt, spec: Spec, *, expires_in_s: float = 3600.0
+        self,
+        node: FakeNode,
+        attempt: FakeAttempt,
+        spec: Spec,
+        *,
+        expires_in_s: float = 3600.0,
+        sealed: bytes = b"",
     ) -> Order:
         """Return the signed order of an attempt."""
         # As it comes out of a database or off the wire: 7200 has become 7200.0, and that counts.
@@ -201,9 +227,10 @@ class FakeServer:
             spec_sha256=spec_sha256(spec),
             issued_at=now,
             expires_at=now + int(expires_in_s * 1_000_000),
+            secrets_sha256=sealed_sha256(sealed) if sealed else msgspec.UNSET,
         )
         signature = bindings.crypto_sign(order_bytes(envelope), self._secret)[:64]
-        return Order(spec, envelope, KEY_ID, signature)
+        return Order(spec, envelope, KEY_ID, signature, sealed)
 
     def stop_attempt(self, attempt: FakeAttempt, *, grace: float | None = None) -> None:
         """Wish it stopped."""

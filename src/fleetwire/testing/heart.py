@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 import uvicorn
+from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 from starlette.applications import Starlette
 
@@ -23,6 +24,7 @@ from fleetwire.server.domain import cluster, enrolment, runs, story, views
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.domain.runs import Submission, Submitter
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.domain.views import NodeView, RunView
 from fleetwire.server.gateway.endpoint import Gateway
@@ -33,6 +35,8 @@ from fleetwire.server.loops.dispatch import DispatchLoop
 from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
+from fleetwire.server.loops.secrets import SecretsLoop
+from fleetwire.server.master_key import KEY_FILE, MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database
@@ -77,6 +81,7 @@ class Heart:
         logs: LogStore,
         nudges: MemoryNudges,
         signer: Signer,
+        keys: MasterKeys,
         clock: Clock,
         cluster_id: str,
         *,
@@ -107,10 +112,14 @@ class Heart:
             clock=clock.wall,
         )
         self.submissions = Submissions(database, ids=new_id)
-        self.dispatch = DispatchLoop(database, signer, cluster_id=cluster_id, clock=clock.wall)
+        self.secrets = Sealing(keys.seal, keys.unseal, seal_for_node)
+        self.dispatch = DispatchLoop(
+            database, signer, cluster_id=cluster_id, clock=clock.wall, sealing=self.secrets
+        )
         self.leases = LeasesLoop(database, self.gateway.reading, monotonic=clock.monotonic)
         self.sealing = SealingLoop(database, logs)
-        self.runner = Runner([self.dispatch, self.leases, self.sealing], nudges)
+        self.forgetting = SecretsLoop(database)
+        self.runner = Runner([self.dispatch, self.leases, self.sealing, self.forgetting], nudges)
         self.url = ""
 
     @property
@@ -138,7 +147,7 @@ class Heart:
                 tx,
                 token,
                 name,
-                Keys(bytes(key.verify_key), bytes(32)),
+                Keys(bytes(key.verify_key), bytes(PrivateKey.generate().public_key)),
                 incarnation,
                 {"os": "linux", "name": name, **labels},
                 "fake",
@@ -265,7 +274,8 @@ async def heart(
     try:
         facts = await database.write(lambda tx: cluster.found(tx, new_id))
         one = Heart(
-            database, logs, nudges, Signer.open(directory), clock, facts.id,
+            database, logs, nudges, Signer.open(directory),
+            MasterKeys.open(directory / KEY_FILE, None), clock, facts.id,
             hello_within_s=hello_within_s,
         )  # fmt: skip
         if not drop_nudges:

@@ -20,8 +20,10 @@ from typing import IO, Self, TypeVar
 
 import psutil
 
+from fleetwire.agent.vault import Vault
 from fleetwire.client import Client, Run, RunRequest, Script, ServerFault, ServerUnreachable
 from fleetwire.core import pins
+from fleetwire.shim import delivery
 from fleetwire.testing.disks import SmallDisk
 
 T = TypeVar("T")
@@ -145,6 +147,8 @@ class Lab:
             if daemon is not None and daemon.process.poll() is None:
                 daemon.kill()
         self.kill_leftovers()
+        for name in self.agents:
+            delivery.remove(Vault(str(self.state(name))).path)
         if error is not None:
             self._show_logs()
 

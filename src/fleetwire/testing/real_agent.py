@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from fleetwire.agent import enrol, identity
-from fleetwire.shim import control, spawner
+from fleetwire.agent.vault import Vault
+from fleetwire.shim import control, delivery, spawner
 from fleetwire.testing.fake_server import CLUSTER, FakeNode, FakeServer
 
 SOURCE = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ class RealAgent:
     def enrol(self) -> None:
         """Make the node known to the server, and the server to the node."""
         own = enrol.new_identity()
-        self.node = self.server.enrol(own.signing_key)
+        self.node = self.server.enrol(own.signing_key, own.sealing_key)
         identity.save(
             str(self.state),
             msgspec.structs.replace(
@@ -129,3 +130,4 @@ class RealAgent:
                 connection = spawner.ensure(str(self.state))
                 connection.sendall(b'{"do": "leave"}\n')
                 connection.close()
+        delivery.remove(Vault(str(self.state)).path)

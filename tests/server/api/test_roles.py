@@ -51,6 +51,8 @@ def fleet(server: Server) -> Iterator[Fleet]:
     attempt = run["tasks"][0]["attempt"]
     server.append(attempt, b"hidden output\n")
     token = server.call("POST", "/api/v1/enrolment-tokens", {"project": "hidden-project"}).json
+    secret = {"value": "hidden value", "project": "hidden-project"}
+    assert server.call("PUT", "/api/v1/secrets/hidden-secret", secret).status == 201
     tokens = {
         who: server.new_user(
             f"{who.replace(' ', '-')}-user",
@@ -62,8 +64,12 @@ def fleet(server: Server) -> Iterator[Fleet]:
     ids = {
         "run": run["id"], "node": node, "attempt": attempt, "token": token["id"],
         "project": hidden, "user": app_user(server, "nobody-user"), "session": "x",
+        "secret": "hidden-secret",
     }  # fmt: skip
-    names = ("hidden-node", "hidden-os", "hidden output", run["id"], node, attempt, token["id"])
+    names = (
+        "hidden-node", "hidden-os", "hidden output", "hidden-secret", "hidden value",
+        run["id"], node, attempt, token["id"],
+    )  # fmt: skip
     yield Fleet(server, tokens, ids, names)
     server.call("DELETE", f"/api/v1/nodes/{node}?force=1")
 
@@ -94,6 +100,8 @@ def test_what_another_project_has_does_not_exist(fleet: Fleet, who: str) -> None
     for door in OF_ONE:
         if not passes(EVERYBODY[who], door.permission):
             continue
+        if (door.method, door.path) == ("PUT", "/api/v1/secrets/{secret}"):
+            continue  # it makes one, in a project of the caller's own
         path = fleet.path(door) + ("?q=x" if door.path.endswith("/search") else "")
         body: Any = {"roles": []} if door.method == "PUT" else None
         body = {"admin": "draining"} if door.method == "PATCH" else body
@@ -124,7 +132,7 @@ def test_no_list_and_no_error_names_what_another_project_has(fleet: Fleet, who: 
         if door.method == "GET" and "{" not in door.path:
             ask("GET", door.path)
     for project in ("hidden-project", fleet.ids["project"], "no-such-project"):
-        for path in ("nodes", "runs", "enrolment-tokens"):
+        for path in ("nodes", "runs", "enrolment-tokens", "secrets"):
             assert ask("GET", f"/api/v1/{path}?project={project}").status in {403, 404}
     for where in ({"selector": "os=nothing"}, {"nodes": ["hidden-node"]}, {"selector": "!zzz"}):
         body = {"spec": {"kind": "script", "script": "echo"}, **where}
@@ -238,6 +246,10 @@ def test_a_project_is_deleted_only_when_it_is_empty(new_server: Callable[..., Se
     assert server.call("DELETE", "/api/v1/projects/p").code == "project-in-use"
     assert server.call("DELETE", "/api/v1/projects/default").code == "project-in-use"
     assert server.call("DELETE", f"/api/v1/nodes/{node}").status == 200
+    secret = {"value": "of a project", "project": "p"}
+    assert server.call("PUT", "/api/v1/secrets/one", secret).status == 201
+    assert server.call("DELETE", "/api/v1/projects/p").code == "project-in-use"
+    assert server.call("DELETE", "/api/v1/secrets/one?project=p").status == 204
     assert server.call("DELETE", "/api/v1/projects/p").status == 204
     assert server.call("DELETE", "/api/v1/projects/p").status == 404
     assert [one["name"] for one in server.call("GET", "/api/v1/projects").json["items"]] == [

@@ -37,6 +37,7 @@ STATUS: Final[dict[str, int]] = {
     "method-not-allowed": 405,
     "body-too-slow": 408,
     "ambiguous-id": 409,
+    "bad-master-key": 500,
     "name-taken": 409,
     "last-admin": 409,
     "no-second-factor": 409,

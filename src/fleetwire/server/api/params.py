@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleetwire.core import limits
+from fleetwire.core.secrets import As
 from fleetwire.core.specs import OnQuota, RunRequest, Shell
 
 _DIGITS: Final = 16
@@ -61,6 +62,16 @@ class OfProject(ListQuery):
 
 class NodesQuery(OfProject):
     """A page of nodes."""
+
+
+class SecretsQuery(OfProject):
+    """A page of secrets."""
+
+
+class SecretQuery(Query):
+    """Which project's secret; the only one you can do this in, else `default`."""
+
+    project: ProjectWord | None = None
 
 
 class EnrolmentTokensQuery(OfProject):
@@ -212,10 +223,32 @@ class EnrolmentTokenParams(Body):
     approval: bool = False
 
 
+class SecretParams(Body):
+    """A secret's value: text, or any bytes in base64. Exactly one of the two. Without a project it
+    is of the only one you can do this in, else of `default`.
+    """
+
+    value: str | None = None
+    value_base64: str | None = None
+    project: ProjectWord | None = None
+
+
+class SecretUseParams(Body):
+    """A secret that the task is given: as a file of the name `to` in the folder
+    `FLEETWIRE_SECRETS`, or as the environment variable `to`. Where `to` is not given it is the
+    secret's own name.
+    """
+
+    name: str
+    as_: Annotated[As, Field(alias="as")] = "file"
+    to: str = ""
+
+
 class ScriptParams(Body):
     """A script for an interpreter. Times are seconds. `on_quota` says what happens to output
     beyond the node's spool quota while the server does not take it: the task waits (`block`), it
-    is dropped with a gap in the log (`drop`), or the task is ended (`kill`).
+    is dropped with a gap in the log (`drop`), or the task is ended (`kill`). `secrets` names what
+    the task is given in confidence; its output shows `***` instead.
     """
 
     kind: Literal["script"]
@@ -227,6 +260,7 @@ class ScriptParams(Body):
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
     on_quota: OnQuota = "block"
+    secrets: list[SecretUseParams] = []
 
 
 class PingParams(Body):
@@ -291,7 +325,7 @@ class RunParams(Body):
 
     def request(self) -> RunRequest:
         """Return it as the core's value."""
-        return msgspec.convert(self.model_dump(exclude={"project"}), RunRequest)
+        return msgspec.convert(self.model_dump(exclude={"project"}, by_alias=True), RunRequest)
 
 
 class NodeParams(Body):

@@ -14,6 +14,7 @@ from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.oidc import Provider
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.logs.base import LogStore
 from fleetwire.server.nudges.base import Nudges
@@ -35,6 +36,7 @@ class Parts:
 
     database: Database
     submissions: Submissions
+    sealing: Sealing
     logs: LogStore
     nudges: Nudges
     auth: Authenticator

@@ -13,6 +13,7 @@ from fleetwire.server.api import (
     nodes,
     projects,
     runs,
+    secrets,
     system,
     tokens,
     users,
@@ -30,5 +31,6 @@ DOORS: Final[tuple[Door, ...]] = (
     *users.DOORS,
     *projects.DOORS,
     *enrolment.DOORS,
+    *secrets.DOORS,
     *health.DOORS,
 )

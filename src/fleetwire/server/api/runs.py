@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fleetwire.core import limits
 from fleetwire.core.access import Reach
 from fleetwire.core.specs import RunRequest, canonical
-from fleetwire.server.api import cursor, write
+from fleetwire.server.api import cursor, secrets, write
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of, reach_of, reached
 from fleetwire.server.api.errors import Unprocessable
@@ -45,6 +45,7 @@ async def submit(request: Request, body: RunParams) -> Response:
     idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked)
     by = Submitter(caller.user, caller.name)
     project = await _project(parts, body.project, reach)
+    secrets.check_use(caller, asked.spec, project)
     submitted = await parts.submissions.submit(
         Submission(asked, by, idempotency, parts.logs.segment_now(), project)
     )

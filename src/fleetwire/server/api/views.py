@@ -183,6 +183,18 @@ class NewToken(Token):
     token: str
 
 
+class Secret(View):
+    """A secret without its value, which nobody can read. `version` grows with each value."""
+
+    name: str
+    project: str
+    version: int
+    created_at: Time
+    updated_at: Time
+    updated_by: str
+    last_used_at: Time | None
+
+
 class EnrolmentToken(View):
     """An enrolment token, without its secret."""
 

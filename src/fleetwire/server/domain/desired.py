@@ -16,10 +16,11 @@ from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
 from fleetwire.core.restore import Doubt, held
-from fleetwire.core.specs import RunRequest
+from fleetwire.core.specs import RunRequest, secrets_of
 from fleetwire.server.domain import restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs
+from fleetwire.server.store import secrets as sealed_rows
 from fleetwire.server.store.attempts import SETTLED, AttemptRow
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import LinkRow
@@ -108,6 +109,13 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     }
     wanted = {row.run_id for of_node in rows.values() for row in of_node if row.id in ordered}
     requests = runs.requests(tx.connection, wanted) if wanted else {}
+    secret = [
+        row.id
+        for of_node in rows.values()
+        for row in of_node
+        if row.run_id in requests and secrets_of(requests[row.run_id].spec)
+    ]
+    sealed = sealed_rows.sealed_of(tx.connection, secret) if secret else {}
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
     levels = {
@@ -121,7 +129,7 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
             applied=link.applied,
             admin=link.admin,
             wanted=tuple(
-                _wanted(changes, row, link, requests, key)
+                _wanted(changes, row, link, requests, key, sealed)
                 if row.id in ordered
                 else _told_without_order(row)
                 for row in of_node
@@ -174,8 +182,13 @@ def _told_without_order(row: AttemptRow) -> Wanted:
     return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
 
 
-def _wanted(
-    changes: Changes, row: AttemptRow, link: LinkRow, requests: Mapping[str, RunRequest], key: str
+def _wanted(  # each argument is one source of the order
+    changes: Changes,
+    row: AttemptRow,
+    link: LinkRow,
+    requests: Mapping[str, RunRequest],
+    key: str,
+    sealed: Mapping[tuple[str, int], bytes],
 ) -> Wanted:
     """Return the level of an attempt that may still start, with its order (5.3)."""
     one = row.attempt
@@ -192,7 +205,8 @@ def _wanted(
         changes.alter(
             one.id, incarnation=link.incarnation, lost_after=changes.tx.now + round(patience * US)
         )
-    order = Order(spec, _envelope.decode(row.envelope), key, row.signature)
+    secrets = sealed.get((one.id, one.epoch), b"")
+    order = Order(spec, _envelope.decode(row.envelope), key, row.signature, secrets)
     return Wanted(one.id, one.epoch, "run", order=order)
 
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fleetwire.core import limits
-from fleetwire.core.attempts import assign
+from fleetwire.core.attempts import assign, refuse
 from fleetwire.core.dispatch import (
     Assign,
     Expire,
@@ -31,13 +31,18 @@ from fleetwire.core.dispatch import (
     plan,
 )
 from fleetwire.core.envelopes import Envelope, order_bytes, spec_sha256
+from fleetwire.core.errors import FleetwireError
 from fleetwire.core.labels import Selector, parse_selector
 from fleetwire.core.leases import next_epoch
 from fleetwire.core.restore import held
-from fleetwire.core.specs import RunRequest, kind_of
-from fleetwire.server.domain import breaker, cluster, restore
+from fleetwire.core.secrets import FEATURE as SECRETS
+from fleetwire.core.secrets import sealed_sha256
+from fleetwire.core.specs import RunRequest, kind_of, secrets_of
+from fleetwire.server.domain import breaker, cluster, restore, secrets
 from fleetwire.server.domain.changes import Changes
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.store import Connection, attempts, meta, nodes, runs, waiting
+from fleetwire.server.store.attempts import AttemptRow
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import Placed
 from fleetwire.server.store.waiting import Pending
@@ -77,10 +82,13 @@ NOTHING_WAITS: Final = Rounded(0, 0, 0, 0, more=False, page_end="")
 
 
 class Signing(NamedTuple):
-    """How orders are signed: for which cluster, by what (bytes to signature)."""
+    """How orders are signed: for which cluster, by what (bytes to signature); and how secrets are
+    sealed.
+    """
 
     cluster: str
     sign: Callable[[bytes], bytes]
+    sealing: Sealing
 
 
 def round_(
@@ -191,9 +199,15 @@ def _assign(changes: Changes, assigns: list[Assign], signing: Signing, seen: Vie
     block = cluster.reserve_epochs(tx, len(assigns))
     requests = runs.requests(tx.connection, {changes[one.attempt].run_id for one in assigns})
     hashes = {id_: spec_sha256(request.spec) for id_, request in requests.items()}
+    sealer = _Sealer(changes, assigns, requests, signing.sealing)
     for number, one in enumerate(assigns):
         row = changes[one.attempt]
         epoch = next_epoch(block.generation, block.first + number)
+        try:
+            sealed = sealer.seal(row, requests[row.run_id], one.node, epoch)
+        except FleetwireError as error:
+            changes.apply(refuse(row.attempt, str(error)), node=one.node)
+            continue
         envelope = Envelope(
             cluster=signing.cluster,
             node=one.node,
@@ -205,6 +219,7 @@ def _assign(changes: Changes, assigns: list[Assign], signing: Signing, seen: Vie
             issued_at=tx.now,
             # Whoever is given it last must still be able to start it.
             expires_at=max(row.queue_deadline, tx.now + round(limits.LEASE_S * US)),
+            secrets_sha256=sealed_sha256(sealed) if sealed else msgspec.UNSET,
         )
         why = because(waited[one.attempt], seen.nodes)
         changes.apply(assign(row.attempt, node=one.node, epoch=epoch, because=why))
@@ -218,6 +233,51 @@ def _assign(changes: Changes, assigns: list[Assign], signing: Signing, seen: Vie
             lost_after=envelope.expires_at + round(limits.LOST_AFTER_S * US),
         )
         tx.nudge(f"node:{one.node}")
+    sealer.store()
+
+
+class _Sealer:
+    """Seals the secrets of what a round assigns; costs nothing where nothing has any."""
+
+    def __init__(
+        self,
+        changes: Changes,
+        assigns: list[Assign],
+        requests: Mapping[str, RunRequest],
+        sealing: Sealing,
+    ) -> None:
+        named = [one for one in assigns if secrets_of(requests[changes[one.attempt].run_id].spec)]
+        self._inner = secrets.Sealer(changes.tx, sealing) if named else None
+        of_nodes = {one.node for one in named}
+        self._nodes = nodes.sealing(changes.tx.connection, list(of_nodes)) if named else {}
+        of_runs = {changes[one.attempt].run_id for one in named}
+        self._projects = runs.projects_of(changes.tx.connection, of_runs) if named else {}
+
+    def seal(self, row: AttemptRow, request: RunRequest, node: str, epoch: int) -> bytes:
+        """Return what this attempt is given, sealed for the node. Raises FleetwireError."""
+        uses = secrets_of(request.spec)
+        if not uses or self._inner is None:
+            return b""
+        to = self._nodes[node]
+        if SECRETS not in to.features:
+            raise CannotTakeSecrets(
+                f"The agent of node {to.name} ({to.agent_version or 'of no known version'}) "
+                "cannot take secrets.",
+                hint="Update it.",
+            )
+        project = self._projects[row.run_id]
+        return self._inner.take(project, uses, attempt=row.id, epoch=epoch, key=to.key)
+
+    def store(self) -> None:
+        """Store what was sealed."""
+        if self._inner is not None:
+            self._inner.store()
+
+
+class CannotTakeSecrets(FleetwireError):
+    """A node's agent does not know of secrets: it would run the task without them."""
+
+    code = "cannot-take-secrets"
 
 
 def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed]) -> list[Waiting]:
@@ -229,8 +289,9 @@ def _waiting(connection: Connection, pending: list[Pending], placed: list[Placed
     doubt = restore.standing(connection)
     owners = runs.projects_of(connection, free) if free else {}
     candidates = {
-        id_: _candidates(request, [one for one in placed if one.project == owners[id_]])
+        id_: _able(request, _candidates(request, of_project), of_project)
         for id_, request in asked.items()
+        for of_project in [[one for one in placed if one.project == owners[id_]]]
     }
     return [
         Waiting(
@@ -260,6 +321,16 @@ def _candidates(request: RunRequest, placed: list[Placed]) -> frozenset[str]:
         return frozenset(one.id for one in placed if matches(_labels(one.labels)))
     wanted = set(request.nodes or ())
     return frozenset(one.id for one in placed if one.id in wanted or one.name in wanted)
+
+
+def _able(request: RunRequest, found: frozenset[str], placed: list[Placed]) -> frozenset[str]:
+    """Return those whose agents can do what a run needs; all where none can, so that it is refused
+    with the reason and does not wait without one.
+    """
+    if not secrets_of(request.spec):
+        return found
+    able = {one.id for one in placed if SECRETS in nodes.read_features(one.features)}
+    return found & able or found
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ class Greeting(msgspec.Struct, frozen=True):
     """What a verified hello says. `clock` is the node's, `generation` the highest it has seen,
     `life` the agent's word on itself, `step` that of core.clones; `is_bound`: of an agent that
     knows steps. `away_s` is not the node's word: how long it was silent before, None where this
-    process has never heard it.
+    process has never heard it. `features`: what it offers and we know.
     """
 
     incarnation: str
@@ -106,6 +106,7 @@ class Greeting(msgspec.Struct, frozen=True):
     away_s: float | None = None
     step: Step | None = None
     is_bound: bool = False
+    features: frozenset[str] = frozenset()
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -195,6 +196,7 @@ def accept_hellos(tx: Tx, greetings: Mapping[str, Greeting]) -> dict[str, Accept
                 "last_seen_at": tx.now,
                 "mark": greeting.step.end if greeting.step else "",
                 "steps": greeting.step.count if greeting.step else 0,
+                "features": nodes.write_features(greeting.features),
             }
         )
         tx.nudge(f"dispatch:{node}")

@@ -65,9 +65,9 @@ def delete(tx: Tx, project: ProjectRow) -> None:
     """Delete a project that holds nothing. Raises ProjectInUse."""
     if project.id == access.DEFAULT_PROJECT or projects.is_used(tx.connection, project.id):
         raise ProjectInUse(
-            f"The project {project.name} cannot be deleted: it holds nodes or runs, or is the one "
-            "that is always there.",
-            hint="Delete its nodes; its runs go by themselves when they are old enough.",
+            f"The project {project.name} cannot be deleted: it holds nodes, runs or secrets, "
+            "or it is the one that is always there.",
+            hint="Delete its nodes and secrets; its runs go by themselves when they are old.",
         )
     projects.delete_project(tx.connection, project.id)
 

@@ -11,8 +11,8 @@ from fleetwire.core import access, limits
 from fleetwire.core.attempts import FINAL, Attempt, may_still_run, wish_stop
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
-from fleetwire.core.specs import RunRequest, check_request
-from fleetwire.server.domain import restore, views
+from fleetwire.core.specs import RunRequest, check_request, secrets_of
+from fleetwire.server.domain import restore, secrets, views
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import IdempotencyConflict, NotFound
 from fleetwire.server.store import attempts, nodes, projects, runs
@@ -130,6 +130,8 @@ class _New:
                 return Submitted(before, None)
         tx, ids = self._tx, self._ids
         catalogue = self._catalogues.get(project, _NO_NODES)
+        if uses := secrets_of(request.spec):
+            secrets.check_known(tx.connection, project, uses)
         targets = catalogue.all if request.nodes is None else catalogue.named(request.nodes)
         chosen = select(request, targets)
         names = {node.id: node.name for node in chosen}

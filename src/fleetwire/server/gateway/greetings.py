@@ -19,6 +19,7 @@ from nacl.signing import SigningKey, VerifyKey
 from fleetwire.core.errors import FleetwireError
 from fleetwire.protocol import versions
 from fleetwire.protocol.conversation import VerifyNeeded
+from fleetwire.protocol.versions import FEATURES
 from fleetwire.server.domain import desired, nodes
 from fleetwire.server.domain.desired import Asked, Level
 from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused
@@ -214,6 +215,8 @@ def _greeting(hello: _Hello) -> Greeting:
         away_s=hello.away_s,
         step=said.step,
         is_bound=versions.BOUND in said.features,
+        # Bounded by what we know, whatever it lists.
+        features=frozenset(FEATURES).intersection(said.features),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from fleetwire.server.domain import dispatch
 from fleetwire.server.domain.dispatch import Rounded, Signing
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.loops.rest import Rest
 from fleetwire.server.signing import Signer
 from fleetwire.server.store.engine import Database, Tx
@@ -28,10 +29,16 @@ class DispatchLoop:
     every_s = 1.0
 
     def __init__(
-        self, database: Database, signer: Signer, *, cluster_id: str, clock: Callable[[], int]
+        self,
+        database: Database,
+        signer: Signer,
+        *,
+        cluster_id: str,
+        clock: Callable[[], int],
+        sealing: Sealing,
     ) -> None:
         self._database = database
-        self._signing = Signing(cluster_id, signer.sign)
+        self._signing = Signing(cluster_id, signer.sign, sealing)
         self._clock = clock
         self._page = ""
         self._paged_at = 0

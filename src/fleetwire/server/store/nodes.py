@@ -82,6 +82,16 @@ class Placed(msgspec.Struct, frozen=True):
     capacity: int
     labels: str
     project: str
+    features: str | None
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """What secrets are sealed with for a node, and whether its agent can take them."""
+
+    name: str
+    key: bytes
+    features: frozenset[str]
+    agent_version: str | None
 
 
 _INSERT = insert(nodes)
@@ -127,6 +137,7 @@ _GREETED = (
     "last_seen_at",
     "mark",
     "steps",
+    "features",
 )
 _GREET = Prepared(update(nodes).where(nodes.c.id == bindparam("the_id")), list(_GREETED))
 _UPDATE = update(nodes).where(nodes.c.id == bindparam("the_id"))
@@ -143,6 +154,7 @@ _PLACED_COLUMNS = select(
     nodes.c.capacity,
     nodes.c.labels,
     nodes.c.project_id,
+    nodes.c.features,
 )
 _PLACED = Prepared(_PLACED_COLUMNS)
 _PLACED_OF = PreparedIn(lambda ids: _PLACED_COLUMNS.where(nodes.c.id.in_(ids)))
@@ -247,6 +259,34 @@ def placed(connection: Connection, ids: Sequence[str] | None = None) -> list[Pla
     """Return nodes as dispatch sees them: those of `ids` that exist, or all."""
     rows = _PLACED.rows(connection, {}) if ids is None else _PLACED_OF.rows(connection, ids)
     return [Placed(*row) for row in rows]
+
+
+_SEALING = PreparedIn(
+    lambda ids: select(
+        nodes.c.id, nodes.c.name, nodes.c.sealing_key, nodes.c.features, nodes.c.agent_version
+    ).where(nodes.c.id.in_(ids))
+)
+
+
+def sealing(connection: Connection, ids: Sequence[str]) -> dict[str, Sealed]:
+    """Return how to seal secrets for those of these nodes that exist."""
+    return {
+        id_: Sealed(name, bytes(key), read_features(features), version)
+        for id_, name, key, features, version in _SEALING.rows(connection, ids)
+    }
+
+
+_features = msgspec.json.Decoder(frozenset[str])
+
+
+def read_features(value: str | None) -> frozenset[str]:
+    """Return stored features; none where nothing was stored yet."""
+    return frozenset() if value is None else _features.decode(value)
+
+
+def write_features(features: Iterable[str]) -> str:
+    """Return features as they are stored."""
+    return msgspec.json.encode(sorted(features)).decode()
 
 
 class Catalogue:

@@ -14,6 +14,7 @@ from fleetwire.server.store.tables import (
     project_roles,
     projects,
     runs,
+    secrets,
     tokens,
     users,
 )
@@ -107,9 +108,9 @@ def names(connection: Connection, ids: Collection[str]) -> dict[str, str]:
 
 
 def is_used(connection: Connection, project: str) -> bool:
-    """Say whether a project holds a node or a run."""
-    for table in (nodes, runs):
-        query = select(table.c.id).where(table.c.project_id == project).limit(1)
+    """Say whether a project holds a node, a run or a secret."""
+    for table in (nodes, runs, secrets):
+        query = select(table.c.project_id).where(table.c.project_id == project).limit(1)
         if connection.execute(query).first() is not None:
             return True
     return False

@@ -174,7 +174,8 @@ enrolment_uses = Table(
 # `last_seen_at` and `link` are what was last written of it, for lists and for other processes, and
 # so are `link_since`, when `link` last became what it is, and `reconnects`: how often the link came
 # again lately, above 0 only while it counts as flapping. `life` is the agent's word on itself and
-# its machine at the last hello (core.absences.Life). `mark` and `steps` are core.clones.Stood.
+# its machine at the last hello (core.absences.Life), `features` what it offered there and this
+# server knows, as JSON (protocol.versions). `mark` and `steps` are core.clones.Stood.
 nodes = Table(
     "nodes",
     metadata,
@@ -198,6 +199,7 @@ nodes = Table(
     Column("clock_skew", BigInteger),
     Column("inventory", Text),
     Column("life", Text),
+    Column("features", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("last_seen_at", BigInteger),
     Column("mark", String(64), nullable=False, default="", server_default=""),
@@ -317,6 +319,32 @@ attempts = Table(
         sqlite_where=_UNSETTLED,
         postgresql_where=_UNSETTLED,
     ),
+)
+
+# Values are encrypted with the master key `key_id` (server.master_key), never in clear.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project_id", String(36), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("updated_by", String(36), nullable=False),
+    Column("last_used_at", BigInteger),
+)
+
+# What an order gives its task, sealed for the node: only that node can read it. It goes when the
+# attempt has begun (loop `secrets`).
+sealed_secrets = Table(
+    "sealed_secrets",
+    metadata,
+    Column("attempt_id", String(36), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
 )
 
 # Why things are as they are, written where it was decided (law 9): the story of an attempt; with

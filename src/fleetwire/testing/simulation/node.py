@@ -23,6 +23,7 @@ from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.steps import StepBook
+from fleetwire.agent.vault import Vault
 from fleetwire.core.absences import Life
 from fleetwire.testing.simulation.chance import Chance
 from fleetwire.testing.simulation.disk import Disk, Folder
@@ -225,7 +226,12 @@ class SimulatedNode:
             self.places,
             capacity=config.max_concurrent,
             starter=Starter(
-                config, self.identity, self.places, lease.server_now, boot_id=self.boot_id
+                config,
+                self.identity,
+                self.places,
+                lease.server_now,
+                boot_id=self.boot_id,
+                vault=Vault(self.places.state, ()),
             ),
             spawner=line,  # type: ignore[arg-type]
             cleaner=cleaner,

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from nacl import bindings
 
@@ -18,6 +18,7 @@ from fleetwire.agent.identity import Identity
 from fleetwire.agent.keys import KeyPair
 from fleetwire.core.ids import make_id
 from fleetwire.server.domain import cluster, people
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.loops.dispatch import DispatchLoop
@@ -201,7 +202,11 @@ class SimulatedServer:
                 lease_s=LEASE_S,
             )
             dispatch = DispatchLoop(
-                self.database, founded.signer, cluster_id=founded.cluster, clock=clock
+                self.database,
+                founded.signer,
+                cluster_id=founded.cluster,
+                clock=clock,
+                sealing=Sealing(_no_secret, _no_secret, _no_secret),
             )
             if not drop_nudges:
                 self.database.react(dispatch.react, self.gateway.react)
@@ -230,3 +235,7 @@ class SimulatedServer:
         """Kill the process: what is not committed is gone."""
         self.process.kill()
         self.database.ruin()
+
+
+def _no_secret(*_: object) -> NoReturn:
+    raise AssertionError("no run of the simulation has secrets")

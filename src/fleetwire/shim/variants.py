@@ -1,0 +1,137 @@
+"""The forms in which a secret may stand in output: what the masker looks for.
+
+Pure: bytes in, patterns out. Every form is a plain string of bytes (no expression that could run
+wild), at least LEAST bytes long, so that ordinary text is not masked by chance, and at most
+LONGEST, so that little ever has to be held back: a longer form is cut into pieces that cover it.
+
+What is not here is not masked: a secret encoded twice, compressed, encrypted, reversed, or
+written a few characters at a time with others between. A task that wants to show what it was
+given can; masking is against accidents (docs/security.md, "Secrets").
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+LEAST = 8
+"""A secret, a line of one, or a form with fewer bytes is not looked for."""
+
+LONGEST = 128
+_WRAPS = (76, 64)  # columns: base64(1) and MIME; openssl and PEM
+_ARMOUR = re.compile(rb"-----(BEGIN|END) [A-Z0-9 ]+-----")  # says nothing, and stands in many texts
+# What is never percent-encoded (RFC 3986, 2.3), and what some leave as it is besides.
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_KEPT = (b"", b"/", b"!'()*", b"!'()*/", b"*")  # Python twice, encodeURIComponent, paths, forms
+_SHELL_PLAIN = re.compile(rb"([^A-Za-z0-9_./:=@%+,\x80-\xff-])")
+_UNICODE = re.compile(r"\\u([0-9a-f]{4})")
+
+
+def patterns(secrets: Iterable[bytes]) -> frozenset[bytes]:
+    """All that has to be masked for these secrets, each LEAST to LONGEST bytes long."""
+    found: set[bytes] = set()
+    for secret in secrets:
+        for part in _parts(secret):
+            for form in _forms(part):
+                found.update(_pieces(form))
+    return frozenset(found)
+
+
+def maskable(secret: bytes) -> bool:
+    """Whether output can be searched for this secret without masking half of all text."""
+    return any(len(part) >= LEAST for part in _parts(secret))
+
+
+def _parts(secret: bytes) -> set[bytes]:
+    """The secret without the line ends around it, and each of its lines by itself."""
+    whole = secret.strip(b"\r\n")
+    lines = {line for line in re.split(rb"[\r\n]+", whole) if not _ARMOUR.fullmatch(line)}
+    return {part for part in {whole, *lines} if len(part) >= LEAST}
+
+
+def _forms(part: bytes) -> Iterator[bytes]:
+    yield part
+    yield part.hex().encode()
+    yield part.hex().upper().encode()
+    yield from _lines(part)
+    yield from _base64(part)
+    yield from _percent(part)
+    yield from _shell(part)
+    try:
+        text = part.decode()
+    except UnicodeDecodeError:
+        return
+    yield from _json(text)
+
+
+def _lines(part: bytes) -> Iterator[bytes]:
+    """As a terminal writes line ends, and as a file from elsewhere has them."""
+    unix = part.replace(b"\r\n", b"\n")
+    yield unix
+    yield unix.replace(b"\n", b"\r\n")
+
+
+def _base64(part: bytes) -> Iterator[bytes]:
+    for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
+        for before in range(3):
+            # A character holds 6 bits: those that hold bits of a neighbour are not ours to know.
+            encoded = alphabet(bytes(before) + part)
+            core = encoded[(before * 8 + 5) // 6 : (before + len(part)) * 8 // 6]
+            yield core
+        # Wrapped: in rows, counted from its beginning. Otherwise where the rows end is unknown.
+        whole = alphabet(part)[: len(part) * 8 // 6]
+        for width in _WRAPS:
+            for start in range(0, len(whole) if len(whole) > width else 0, width):
+                row = whole[start : start + width]
+                yield row
+                if len(row) < LEAST:  # with the row before it, by either line end
+                    before_it = whole[max(start - LEAST, 0) : start]
+                    yield before_it + b"\n" + row
+                    yield before_it + b"\r\n" + row
+
+
+def _percent(part: bytes) -> Iterator[bytes]:
+    for digits in (b"%%%02X", b"%%%02x"):
+        yield b"".join(digits % byte for byte in part)
+        for kept in _KEPT:
+            plain = _UNRESERVED.union(kept)
+            quoted = b"".join(bytes([byte]) if byte in plain else digits % byte for byte in part)
+            yield quoted
+            yield quoted.replace(b"%20", b"+")
+
+
+def _json(text: str) -> Iterator[bytes]:
+    ascii_only = json.dumps(text)[1:-1]
+    as_it_is = json.dumps(text, ensure_ascii=False)[1:-1]
+    html_safe = re.sub(r"[<>&'\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", as_it_is)
+    every = "".join(f"\\u{unit:04x}" for unit in _utf16(text))
+    forms = {ascii_only, as_it_is, html_safe, every}
+    forms |= {re.sub(r"[<>&']", lambda found: f"\\u{ord(found[0]):04x}", ascii_only)}
+    forms |= {form.replace("/", "\\/") for form in forms}
+    for form in forms:
+        yield form.encode()
+        yield _UNICODE.sub(lambda found: f"\\u{found[1].upper()}", form).encode()
+    # As Python, and most languages with backslashes, show a string.
+    for shown in (repr(text), repr(text.encode())[1:]):
+        yield shown[1:-1].encode()
+
+
+def _utf16(text: str) -> list[int]:
+    data = text.encode("utf-16-be")
+    return [data[at] << 8 | data[at + 1] for at in range(0, len(data), 2)]
+
+
+def _shell(part: bytes) -> Iterator[bytes]:
+    yield part.replace(b"'", b"'\"'\"'")  # between single quotes, as Python does it
+    yield part.replace(b"'", rb"'\''")  # and as shells do
+    yield _SHELL_PLAIN.sub(rb"\\\1", part)  # printf %q
+    yield re.sub(rb'([\\"$`])', rb"\\\1", part)  # between double quotes
+
+
+def _pieces(form: bytes) -> Iterator[bytes]:
+    """The form, or pieces that together cover it where it is long."""
+    if len(form) < LEAST:
+        return
+    for start in range(0, max(len(form) - LONGEST, 0), LONGEST):
+        yield form[start : start + LONGEST]
+    yield form[-LONGEST:]  # may lie over the one before it

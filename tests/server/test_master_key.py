@@ -1,0 +1,221 @@
+"""The master key: where it stands, what it refuses, and changing it with a crash anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+
+import pytest
+
+from fleetwire.core.access import DEFAULT_PROJECT
+from fleetwire.core.secrets import Box
+from fleetwire.server import rotation
+from fleetwire.server.app import now_us
+from fleetwire.server.config import BadConfig, Config, load
+from fleetwire.server.domain import secrets
+from fleetwire.server.domain.secrets import Sealing
+from fleetwire.server.master_key import (
+    KEY_FILE,
+    BadMasterKey,
+    MasterKeys,
+    fresh_key,
+    seal_for_node,
+)
+from fleetwire.server.nudges.memory import MemoryNudges
+from fleetwire.server.store.engine import Database
+
+VALUE = b"canary-value-of-a-secret"
+
+
+def keys_at(folder: Path) -> MasterKeys:
+    return MasterKeys.open(folder / KEY_FILE, None)
+
+
+def test_it_is_made_when_it_is_first_needed_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    keys = keys_at(tmp_path)
+    assert keys.ids == frozenset()
+    assert not (tmp_path / KEY_FILE).exists()
+    box = keys.seal(VALUE, b"context")
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert keys_at(tmp_path).unseal(box, b"context") == VALUE
+    assert VALUE not in box.data
+    assert keys.seal(VALUE, b"context") != box  # another nonce
+
+
+def test_no_bit_may_change(tmp_path: Path) -> None:
+    keys = keys_at(tmp_path)
+    box = keys.seal(VALUE, b"context")
+    flipped = bytes([box.data[0] ^ 1]) + box.data[1:]
+    for bad, context in (
+        (box, b"another context"),
+        (Box(box.key_id, box.nonce, flipped), b"context"),
+        (Box(box.key_id, bytes(12), box.data), b"context"),
+        (Box("0" * 16, box.nonce, box.data), b"context"),
+        (Box(box.key_id, b"", box.data), b"context"),
+    ):
+        with pytest.raises(BadMasterKey):
+            keys.unseal(bad, context)
+
+
+def test_two_installations_share_no_key(tmp_path: Path) -> None:
+    found = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        keys_at(tmp_path / name).seal(VALUE, b"")
+        found.add((tmp_path / name / KEY_FILE).read_bytes())
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("text", ["", "short", base64.b64encode(bytes(31)).decode(), "=" * 44])
+def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / KEY_FILE).write_text(text)
+    (tmp_path / KEY_FILE).chmod(0o600)
+    with pytest.raises(BadMasterKey, match="no master key"):
+        keys_at(tmp_path)
+    with pytest.raises(BadMasterKey, match="no master key"):
+        MasterKeys.open(tmp_path / "none", text)
+
+
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    keys_at(tmp_path).seal(VALUE, b"")
+    (tmp_path / KEY_FILE).chmod(0o640)
+    with pytest.raises(BadMasterKey, match="chmod 600"):
+        keys_at(tmp_path)
+
+
+def test_the_environment_wins_and_makes_no_file(tmp_path: Path) -> None:
+    given = fresh_key()
+    config = load({"data": tmp_path}, {"FLEETWIRE_SERVER_MASTER_KEY": given})
+    assert config.given_master_key == given
+    assert given not in repr(config)
+    keys = MasterKeys.open(config.master_key_path, config.given_master_key)
+    box = keys.seal(VALUE, b"")
+    assert MasterKeys.open(tmp_path / "none", given).unseal(box, b"") == VALUE
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BadMasterKey, match="environment"):
+        keys.begin_rotation()
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    box = keys_at(tmp_path).seal(VALUE, b"")
+    (tmp_path / KEY_FILE).unlink()
+    keys = keys_at(tmp_path)
+    keys.check(())
+    with pytest.raises(BadMasterKey, match=box.key_id) as caught:
+        keys.check({box.key_id})
+    assert "forget-secrets" in caught.value.hint
+
+
+def test_an_unknown_setting_near_it_is_suggested(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="master_key_fil"):
+        load({"data": tmp_path}, {"FLEETWIRE_SERVER_MASTER_KEY_FIL": "x"})
+
+
+class Record:
+    """A record with secrets, opened and closed for each use."""
+
+    def __init__(self, data: Path, database_url: str) -> None:
+        self.config = Config(
+            data=data, database=None if database_url.startswith("sqlite:") else database_url
+        )
+        data.mkdir(mode=0o700, exist_ok=True)
+
+    def keys(self) -> MasterKeys:
+        return MasterKeys.open(self.config.master_key_path, None)
+
+    def run(self, use: object) -> object:
+        async def all_of_it() -> object:
+            database = Database.open(self.config.database_url, nudges=MemoryNudges(), clock=now_us)
+            try:
+                return await use(database)  # type: ignore[operator]
+            finally:
+                await database.close()
+
+        return asyncio.run(all_of_it())
+
+    def put(self, name: str, value: bytes) -> None:
+        keys = self.keys()
+        sealing = Sealing(keys.seal, keys.unseal, seal_for_node)
+        self.run(
+            lambda database: database.write(
+                lambda tx: secrets.put(
+                    tx, DEFAULT_PROJECT, name, value, by="somebody", sealing=sealing
+                )
+            )
+        )
+
+    def key_ids(self) -> frozenset[str]:
+        return self.run(lambda database: database.read(secrets.key_ids))  # type: ignore[return-value]
+
+    def values(self) -> dict[str, bytes]:
+        keys = self.keys()
+        keys.settle(self.key_ids())
+        read = self.run(
+            lambda database: database.read(
+                lambda c: secrets.rows.values(c, DEFAULT_PROJECT, ["a", "b"])
+            )
+        )
+        return {
+            name: keys.unseal(row.box, secrets.context(row.project, row.name, row.version))
+            for name, row in read.items()  # type: ignore[attr-defined]
+        }
+
+
+@pytest.fixture
+def record(tmp_path: Path, database_url: str) -> Record:
+    made = Record(tmp_path / "data", database_url)
+    made.put("a", VALUE)
+    made.put("b", b"another-secret")
+    return made
+
+
+class Cut(Exception):
+    """Where the process ends."""
+
+
+BOTH = {"a": VALUE, "b": b"another-secret"}
+
+
+def test_a_rotation_encrypts_everything_with_a_new_key(record: Record) -> None:
+    old = record.config.master_key_path.read_bytes()
+    before = record.key_ids()
+    assert rotation.rotate(record.config).secrets == 2
+    assert record.config.master_key_path.read_bytes() != old
+    assert record.key_ids().isdisjoint(before)
+    assert record.values() == BOTH
+    assert [path.name for path in record.config.data.glob("master-key*")] == ["master-key"]
+
+
+@pytest.mark.parametrize("moment", ["key", "commit", "rename"])
+def test_a_rotation_that_is_cut_short_loses_nothing(
+    record: Record, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed after the next key is durable, in the transaction, or before the last rename."""
+
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    where = {
+        "key": (rotation.secrets, "encrypt_anew"),
+        "commit": (rotation.secrets.rows, "change"),
+        "rename": (MasterKeys, "settle"),
+    }[moment]
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, cut)
+        with pytest.raises(Cut):
+            rotation.rotate(record.config)
+    assert (record.config.data / "master-key.next").exists()
+    assert record.values() == BOTH  # as a server that starts now would find them
+    assert rotation.rotate(record.config).secrets == 2
+    assert record.values() == BOTH
+    assert not (record.config.data / "master-key.next").exists()
+
+
+def test_no_rotation_without_the_key_that_is_needed(record: Record) -> None:
+    record.config.master_key_path.unlink()
+    with pytest.raises(BadMasterKey, match="which is not in"):
+        rotation.rotate(record.config)
+    assert not (record.config.data / "master-key.next").exists()
+    assert rotation.forget(record.config).secrets == 2
+    assert record.key_ids() == frozenset()

@@ -23,7 +23,7 @@ from typing import Any
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import oom, pty, tree
+from fleetwire.shim import confine, oom, pty, tree
 from fleetwire.shim.control import NAME as CONTROL
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
@@ -109,6 +109,8 @@ def _run(directory: int, folder: str) -> bool:
             write_last_record_at(directory, "lost", _start_failed(error))
         else:
             write_last_record_at(directory, "exit", attempt.live(task))
+        finally:
+            confine.release(order.confine)
     return attempt.unchanged
 
 
@@ -161,6 +163,7 @@ class Attempt:
         self._memory_counter: str | None = None
         self._memory_kills: int | None = None
         self._ahead = False
+        self._over = False  # it wrote more than the node allows
         self._begun = time.monotonic()
         self._started_at = _now_us()
 
@@ -186,6 +189,8 @@ class Attempt:
             self._loop.turn(self._wait_s())
             now = time.monotonic()
             self._pump.turn(now)
+            if self._order.most and self._writer.length > self._order.most:
+                self._too_much()
             self._keep_time(now)
         self._drain()
         if self._control is not None:
@@ -213,7 +218,7 @@ class Attempt:
         self._listen(now)
         with contextlib.suppress(OSError):  # a full disk: as above
             write_record_at(self._directory, "started", self._started, sync=False)
-        self._memory_counter = oom.counter()
+        self._memory_counter = confine.memory_counter(self._order.confine) or oom.counter()
         self._memory_kills = oom.kills(self._memory_counter)
 
     def _listen(self, now: float) -> None:
@@ -305,6 +310,7 @@ class Attempt:
         if self._rounds == 2:
             self._get_ahead()
         until = time.monotonic() + _KILL_ROUND_S
+        confine.kill(self._order.confine)
         known: set[int] = set()
         while self._reap() and time.monotonic() < until:
             living = tree.descendants(os.getpid())
@@ -332,6 +338,12 @@ class Attempt:
             self._loop.turn(0.1)
         self._writer.close()
 
+    def _too_much(self) -> None:
+        """More output than the node's own policy allows: the task is ended, and not asked."""
+        if self._status is None and self._cause is None:
+            self._over = True
+            self._end("quota", self._order.grace_s)
+
     def _quota_reached(self) -> None:
         if self._status is None:
             self._end("quota", self._order.grace_s)
@@ -344,6 +356,8 @@ class Attempt:
         if self._pump.lost:
             error = f"the disk was full: the last {self._pump.lost} bytes of output were not stored"
         exit_code, number = (None, -code) if code < 0 else (code, None)
+        if self._over and error is None:
+            error = f"its output passed the {self._order.most} bytes that the node's policy allows"
         if error is None and self._cause is None and oom.looks_killed(exit_code, number):
             error = self._out_of_memory(exit_code, number)
         return self._exit_record(self._task.pid, exit_code, number, error)

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from fleetwire.shim.confine import Confinement
+
 _POLICIES = ("block", "drop", "kill")
 
 
@@ -24,6 +26,8 @@ class Order(NamedTuple):
     quota: int
     quota_policy: str
     piece: int
+    most: int  # bytes of output after which the task is ended; 0: no end
+    confine: Confinement | None
     boot_id: str  # of the boot in which it was written; "" by an agent that did not say it yet
 
     @classmethod
@@ -44,6 +48,8 @@ class Order(NamedTuple):
                 quota=int(record["quota"]),
                 quota_policy=str(record["quota_policy"]),
                 piece=int(record["piece"]),
+                most=int(record.get("most", 0)),
+                confine=Confinement.from_record(record.get("confine")),
                 boot_id=str(record.get("boot_id", "")),
             )
         except KeyError as error:

@@ -18,7 +18,9 @@ BOUND: Final = "bound-hello"
 """The hello is signed over the CA that the node trusts, its step and both lists of features."""
 ROTATION: Final = "new-keys"
 """The server tells which of its keys followed which (`messages.NewKeys`)."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION)
+CONFINE: Final = "confine"
+"""Specs may name a user and limits (`run_as`, `resources`)."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, CONFINE)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

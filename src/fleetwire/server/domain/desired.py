@@ -11,12 +11,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, may_still_run, offer
+from fleetwire.core.attempts import FINAL, apply, may_still_run, offer
 from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
+from fleetwire.core.happenings import Declined
 from fleetwire.core.restore import Doubt, held
-from fleetwire.core.specs import RunRequest
+from fleetwire.core.specs import RunRequest, is_confined
 from fleetwire.server.domain import restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs
@@ -41,7 +42,7 @@ class Asked(NamedTuple):
 
     `full` asks for the whole level, else for what differs from `told`. `awaiting` are ended
     attempts whose log the link still waits to see settled. `holds`: no order is to be told yet
-    (core.clones.HOLD_BEATS).
+    (core.clones.HOLD_BEATS). `confines`: its agent knows specs that name a user or limits.
     """
 
     link_epoch: int
@@ -49,6 +50,7 @@ class Asked(NamedTuple):
     holds: bool = False
     told: Mapping[str, Word] = {}
     awaiting: tuple[str, ...] = ()
+    confines: bool = True
 
 
 class Held(NamedTuple):
@@ -108,6 +110,11 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     }
     wanted = {row.run_id for of_node in rows.values() for row in of_node if row.id in ordered}
     requests = runs.requests(tx.connection, wanted) if wanted else {}
+    for node in current:
+        if not asked[node].confines and node in rows:
+            rows[node] = [
+                row for row in rows[node] if not _refused(changes, row, requests.get(row.run_id))
+            ]
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
     levels = {
@@ -163,6 +170,22 @@ def _may_start(row: AttemptRow, doubt: Doubt | None) -> bool:
     if one.state != "assigned" or one.wish != "run":
         return False
     return held(doubt, row.id, one.node) is None
+
+
+def _refused(changes: Changes, row: AttemptRow, request: RunRequest | None) -> bool:
+    """Refuse, for good, what its node's agent is too old to keep: it would run the task as itself
+    and without limits, did the signature not forbid that. Says whether it was refused.
+    """
+    one = row.attempt
+    if request is None or one.state != "assigned" or one.offered or not is_confined(request.spec):
+        return False
+    why = (
+        "its agent is too old to run a task as another user or within limits (run_as, resources): "
+        "update the agent"
+    )
+    declined = Declined(changes.tx.now, why, final=True)
+    changes.apply(apply(one, one.epoch, declined))
+    return True
 
 
 def _told_without_order(row: AttemptRow) -> Wanted:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Final, get_args
 
-from fleetwire.cli import outcome
+from fleetwire.cli import confined, outcome
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import DETACHED, SUCCEEDED, LocalError, UsageError
-from fleetwire.cli.parsing import Parser, count, duration, pair, size
+from fleetwire.cli.parsing import Parser, count, duration, pair
 from fleetwire.cli.screen import Screen
 from fleetwire.cli.show import coloured, short, write_json
+from fleetwire.cli.visible import visible_text
 from fleetwire.cli.watch import Json, Nothing, Plain, Prefixed, View, Watch
 from fleetwire.client import Client, Run, RunRequest, Script, Task
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.retry import Retry
-from fleetwire.core.specs import OnQuota, Resources, Shell, check_request
+from fleetwire.core.specs import OnQuota, Shell, check_request
 
 RETRY_ON: Final = ("failure", "lost", "both")
 SHELLS: Final = ("sh", "bash", "python", "powershell")
@@ -95,18 +95,7 @@ def configure(parser: Parser) -> None:
         default="block",
         help="output that nobody can store: hold it, drop it, or end the task",
     )
-    parser.option(
-        "--as", metavar="USER", dest="run_as", default="", help="run it as this user of the node"
-    )
-    parser.option("--memory", metavar="SIZE", type=size, help="at most 512M, 2G of memory")
-    parser.option("--cpus", metavar="N", type=float, help="at most 0.5, 2 processors")
-    parser.option(
-        "--cpu-time", metavar="TIME", type=duration, help="end a process after so much computing"
-    )
-    parser.option("--processes", metavar="N", type=count, help="at most N processes at once")
-    parser.option("--files", metavar="N", type=count, help="at most N open files of a process")
-    parser.option("--file-size", metavar="SIZE", type=size, help="no file larger than this")
-    parser.option("--core-size", metavar="SIZE", type=size, help="no core dump larger than this")
+    confined.configure(parser)
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
     parser.option("--project", metavar="NAME", help="whose nodes (default: the only one, default)")
     parser.option("--tty", action="store_true", help="give it a terminal")
@@ -180,7 +169,7 @@ def request_of(values: argparse.Namespace) -> RunRequest:
             timeout=limits.TIMEOUT_DEFAULT_S if values.timeout is None else values.timeout,
             on_quota=values.on_quota,
             run_as=values.run_as,
-            resources=_resources(values),
+            resources=confined.resources_of(values),
         ),
         selector=values.on,
         nodes=tuple(values.node) or None,
@@ -191,18 +180,6 @@ def request_of(values: argparse.Namespace) -> RunRequest:
     )
     check_request(request)
     return request
-
-
-def _resources(values: argparse.Namespace) -> Resources:
-    return Resources(
-        memory=values.memory,
-        cpus=values.cpus,
-        cpu_time=None if values.cpu_time is None else math.ceil(values.cpu_time),
-        processes=values.processes,
-        files=values.files,
-        file_size=values.file_size,
-        core=values.core_size,
-    )
 
 
 def _retry(values: argparse.Namespace) -> Retry | None:
@@ -403,14 +380,14 @@ class _Teller:
         self._away = bool(text)
         line = text or "The server is back."
         if self.screen is not None:
-            self.screen.say(line)
+            self.screen.say(visible_text(line))
         else:
             say(line)
 
 
 def say(line: str) -> None:
-    """Write a line of our own to stderr."""
-    sys.stderr.write(f"{line}\n")
+    """Write a line to stderr, text of others made visible."""
+    sys.stderr.write(f"{visible_text(line)}\n")
     sys.stderr.flush()
 
 

@@ -66,7 +66,7 @@ def test_every_key_with_its_line() -> None:
         ("exec: perhaps\n", 1, "allow or deny"),
         ("exec: allow\nexec: deny\n", 2, "twice"),
         ("users: [root]\n", 1, "is needed here"),
-        ("users:\n  alow: [root]\n", 2, "Did you mean allow"),
+        ("users:\n  permit: [root]\n", 2, "Known are allow, deny"),
         ("users:\n  allow: root\n", 2, "a list is needed"),
         ("users:\n  allow: [[root]]\n", 2, "a name is needed"),
         ("paths:\n  allow: [/srv/../etc]\n", 2, "no plain absolute path"),

@@ -22,6 +22,7 @@ import pytest
 from fleetwire.agent import protection
 from fleetwire.core.happenings import Declined, Lost
 from fleetwire.core.specs import Resources, Script
+from fleetwire.shim import spool
 from fleetwire.testing.fake_server import FakeAttempt
 from fleetwire.testing.real_agent import RealAgent as Lab
 
@@ -90,6 +91,10 @@ def test_it_is_that_user_with_a_clean_environment_and_no_new_privileges(play: Pl
         text = attempt.log.decode()
         assert attempt.exit is not None
         assert attempt.exit.exit_code == 0, text
+        # What an older spawner's shim reads first is not there: it would run it as root.
+        order = spool.read_record(str(lab.spool(attempt.id)), "order") or {}
+        assert "argv" not in order
+        assert order["strict"]["argv"]
         lines = text.replace("said\n", "", 1).splitlines()
         gid = str(pwd.getpwnam(USER).pw_gid)
         assert lines[:5] == [str(UID), gid, gid, "0022", str(lab.task(attempt.id))]
@@ -123,6 +128,10 @@ def test_it_can_neither_read_others_nor_harm_the_agent(play: Play) -> None:
             "for path in $state $state/tasks $state/spool; do ls $path && echo LISTED $path; done\n"
             f"cat $state/identity.json $state/spool/{other.id}/order $state/tasks/{roots.id}/secret"
             " && echo READ\n"
+            "for name in agent-status.json level.json life.json spawner.json agent.lock\n"
+            "do cat $state/$name && echo READ $name; done\n"
+            "/usr/bin/python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX)"
+            ".connect(sys.argv[1])' $state/spawner.sock && echo READ the spawner\n"
             "touch $state/tasks/made $state/spool/made && echo WROTE\n"
             f"kill -9 {agent} && echo KILLED\n"
             f"cat /proc/{agent}/environ && echo SEEN\n"
@@ -299,6 +308,30 @@ def test_with_a_terminal(play: Play) -> None:
         await lab.up()
         attempt = await run(lab, "test -t 0 && id -un > /dev/tty", tty=True)
         assert bytes(attempt.log) == f"{USER}\r\n".encode()
+        assert await lab.leave() == 0
+
+    play(scenario)
+
+
+def test_a_folder_that_is_there_already_is_not_trusted(play: Play) -> None:
+    """Its owner may have put a link where root would write the script."""
+
+    async def scenario(lab: Lab) -> None:
+        outside = lab.root / "outside"
+        outside.write_text("mine")
+        outside.chmod(0o600)
+        await lab.up()
+        await lab.server.drop(lab.node)
+        attempt = lab.server.want(lab.node, Script("echo fine", run_as=USER))
+        task = lab.task(attempt.id)
+        task.mkdir(parents=True)
+        (task / "script").symlink_to(outside)
+        (task / "below").symlink_to(lab.root)
+        os.chown(task, UID, -1)
+        await lab.server.wait(lambda: attempt.sealed)
+        assert bytes(attempt.log) == b"fine\n"
+        assert outside.read_text() == "mine"
+        assert (outside.stat().st_uid, outside.stat().st_mode & 0o777) == (os.getuid(), 0o600)
         assert await lab.leave() == 0
 
     play(scenario)

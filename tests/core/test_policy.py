@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fleetwire.core.policy import (
     ACTIONS,
     LISTS,
+    Action,
     Ask,
     Entry,
     Listing,
@@ -75,7 +76,7 @@ def test_deny_wins_over_every_allow(policy: Policy, ask: Ask, data: st.DataObjec
 
 @given(POLICIES, ASKS, st.sampled_from(ACTIONS))
 def test_a_denied_action_is_denied_whatever_is_allowed(
-    policy: Policy, ask: Ask, action: str
+    policy: Policy, ask: Ask, action: Action
 ) -> None:
     actions = {**policy.actions, action: Switch(allowed=False, line=3)}
     asked = msgspec.structs.replace(ask, actions=(*ask.actions, action))

@@ -230,10 +230,10 @@ def test_names_and_selectors_are_text() -> None:
 def test_resources_at_their_limits_and_one_above(name: str, least: float, most: float) -> None:
     step = 0.001 if name == "cpus" else 1
     for value in (least, most):
-        check(Script("true", resources=Resources(**{name: value})))
+        check(Script("true", resources=msgspec.convert({name: value}, Resources)))
     for value in (least - step, most + step):
         with pytest.raises(BadSpec, match=name):
-            check(Script("true", resources=Resources(**{name: value})))
+            check(Script("true", resources=msgspec.convert({name: value}, Resources)))
 
 
 @pytest.mark.limit("run_as_chars")

@@ -122,7 +122,8 @@ async def run(
     reserve = Reserve(config.state)
     spawner = SpawnerLine(config.state, status)
     policy, around = LocalPolicy(config.policy), protection.look()
-    _log.info("around tasks: %s", around.facts())
+    status.say("protection", around.sentence())
+    _log.info("around tasks: %s", around.sentence())
     roster = Roster(
         places,
         capacity=config.max_concurrent,

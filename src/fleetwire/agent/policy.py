@@ -69,6 +69,11 @@ class LocalPolicy:
             self._mark = found
         return self._standing
 
+    @property
+    def standing(self) -> Standing:
+        """What was in force when it was looked at last."""
+        return self._standing
+
     def check(self, ask: Ask) -> None:
         """Raise Unable, which names file and line, when this must not be done here."""
         standing = self.look()
@@ -123,6 +128,8 @@ class LocalPolicy:
         return Standing("refused", problem=problem)
 
 
+# To be passed and looked at, which needs no right to list it.
+_FOLDER: Final = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 _FACTS_BYTES: Final = 16 * limits.KIB
 
 
@@ -160,13 +167,13 @@ class _Trusted:
         self.mark: _Mark = ()
 
     def __enter__(self) -> Self:
-        folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open("/", _FOLDER | os.O_CLOEXEC)
         try:
             *above, name = self._path.strip("/").split("/")
             walked = ""
             for part in above:
                 walked = f"{walked}/{part}"
-                below = _open(walked, part, folder, os.O_DIRECTORY)
+                below = _open(walked, part, folder, _FOLDER)
                 os.close(folder)
                 folder = below
                 _check(os.fstat(folder), walked, folder=True)

@@ -47,6 +47,16 @@ class Protection(NamedTuple):
             "no_new_privs": self.no_new_privs,
         }
 
+    def sentence(self) -> str:
+        """Return the same for people."""
+        switching = "other users yes" if self.switches_users else "other users no (not root)"
+        controllers = f" ({', '.join(sorted(self.groups))})" if self.groups else ""
+        privileges = "yes" if self.no_new_privs else "no"
+        return (
+            f"{switching}; control groups {self.cgroup}{controllers}; "
+            f"no new privileges of confined tasks {privileges}"
+        )
+
 
 class User(NamedTuple):
     """As whom a task runs. `names`: every spelling by which a policy may know it."""

@@ -572,7 +572,7 @@ class Roster:
             f"{len(self._busy)} of {self.capacity} places taken, "
             f"{kept} ended and not sealed{admin}",
         )
-        standing = self._policy.look()
+        standing = self._policy.standing
         self._status.say("policy", standing.problem or standing.state)
         self._status.say("disk", self.disk.full or "has room for starts")
 

@@ -168,10 +168,15 @@ class Starter:
             "quota_policy": quota_policy(order.spec),
             "piece": limits.PIECE_BYTES,
         }
+        strict: dict[str, Any] = {}
         if confined is not None:
-            record["confine"] = confined
+            strict["confine"] = confined
         if (most := self._policy.max_output()) > 0:
-            record["most"] = most
+            strict["most"] = most
+        if strict:
+            # A spawner may be older than this agent, whom it outlives: a shim of its that would
+            # overlook this finds nothing to execute.
+            record["strict"] = {**strict, "argv": record.pop("argv")}
         # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and
         # whoever finds it without `epoch` after a crash writes it again before he asks.
         write_new(os.path.join(spool, "order"), msgspec.json.encode(record), mode=0o600)

@@ -285,7 +285,7 @@ def _check_resources(asked: Resources) -> None:
         if value is not None and not least <= value <= most:
             raise BadSpec(
                 f"spec.resources.{name} is {value}.",
-                hint=f"Use {least:g} to {most:g}.",
+                hint=f"Use {least} to {most}.",
                 field=f"spec.resources.{name}",
             )
 

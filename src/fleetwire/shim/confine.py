@@ -11,6 +11,7 @@ start: a task never runs with less protection than its order says.
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -27,6 +28,10 @@ _PR_SET_NO_NEW_PRIVS = 38
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 _ERROR_AT_MOST = 4096
 _SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+
+
+class NotConfined(OSError):
+    """What was asked around the task cannot be had here; nothing of it runs."""
 
 
 class Confinement(NamedTuple):
@@ -62,12 +67,16 @@ class Confinement(NamedTuple):
 
 
 def prepare(confinement: Confinement) -> None:
-    """Make the control groups, with their limits. Raises OSError, which names the file."""
+    """Make the control groups, with their limits. Raises NotConfined, which names the file."""
     for path, files in confinement.cgroups.items():
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o755)
-        for name, value in files.items():
-            _write(os.path.join(path, name), value)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o755)
+            for name, value in files.items():
+                _write(os.path.join(path, name), value)
+        except OSError as error:
+            what = f"its control group {path} cannot be made: {error.strerror}"
+            raise NotConfined(error.errno, what) from error
 
 
 def execute(  # what posix_spawn is given, and what it cannot do
@@ -81,7 +90,8 @@ def execute(  # what posix_spawn is given, and what it cannot do
     """Fork, confine and execute; returns the pid. `descriptors`: ours, by the task's number; a
     `terminal` (its path) becomes 0, 1, 2 and the controlling one instead.
 
-    Raises OSError with the reason that the child met; nothing runs then.
+    Raises NotConfined with the reason that the child met, OSError when the program could not be
+    executed; nothing runs then.
     """
     reader, writer = os.pipe()
     try:
@@ -99,8 +109,8 @@ def execute(  # what posix_spawn is given, and what it cannot do
     if not said:
         return pid
     os.waitpid(pid, 0)
-    number, _, what = said.decode(errors="replace").partition(" ")
-    raise OSError(int(number), what)
+    number, kind, what = said.decode(errors="replace").split(" ", 2)
+    raise (OSError if kind == "exec" else NotConfined)(int(number), what)
 
 
 def kill(confinement: Confinement | None) -> None:
@@ -147,12 +157,12 @@ def forget(folder: str) -> None:
 
 
 def _groups_of(folder: str) -> list[str]:
-    order = read_record(folder, "order") or {}
-    confined = order.get("confine")
-    groups = confined.get("cgroups") if isinstance(confined, dict) else None
+    found: Any = read_record(folder, "order") or {}
+    for part in ("strict", "confine", "cgroups"):
+        found = found.get(part) if isinstance(found, dict) else None
     # The last part is the attempt's id: no damaged order can name a group of somebody else.
     attempt = os.path.basename(os.path.normpath(folder))
-    return [path for path in groups or () if os.path.basename(path) == attempt]
+    return [path for path in found or () if os.path.basename(path) == attempt]
 
 
 def _remove(groups: "list[str] | dict[str, dict[str, str]]") -> None:
@@ -163,8 +173,11 @@ def _remove(groups: "list[str] | dict[str, dict[str, str]]") -> None:
 
 
 def _kill_group(path: str) -> None:
-    with contextlib.suppress(OSError):  # version 1 has no such file, or the group is gone
-        _write(os.path.join(path, "cgroup.kill"), "1")
+    # First nobody is born there any more: where the kernel has no `cgroup.kill` (version 1) what
+    # forks faster than we look loses by that.
+    for name, value in (("pids.max", "0"), ("cgroup.kill", "1")):
+        with contextlib.suppress(OSError):  # it has no such file, or is gone
+            _write(os.path.join(path, name), value)
 
 
 def _pids(path: str) -> list[int]:
@@ -227,10 +240,10 @@ def _become(  # the arguments of `execute`
         stage = ""
         os.execve(program, argv, environment)  # noqa: S606 (what it is for)
     except OSError as error:
-        what = f"{stage}: {error.strerror}" if stage else str(error.strerror)
-        os.write(errors, f"{error.errno} {what}".encode())
-    except (ValueError, MemoryError) as error:
-        os.write(errors, f"22 {stage or 'cannot execute'}: {error}".encode())
+        kind, what = ("confine", f"{stage}: ") if stage else ("exec", "")
+        os.write(errors, f"{error.errno} {kind} {what}{error.strerror}".encode())
+    except Exception as error:  # noqa: BLE001 (it goes to the shim, which raises it)
+        os.write(errors, f"{errno.EINVAL} confine {stage or 'cannot execute'}: {error}".encode())
     finally:
         os._exit(126)
 

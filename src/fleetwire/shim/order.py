@@ -35,10 +35,11 @@ class Order(NamedTuple):
         """Read the record; raises OrderError, which names what is wrong with it."""
         try:
             tty = record["tty"]
+            strict = record.get("strict") or {}
             order = cls(
                 attempt=str(record["attempt"]),
                 epoch=int(record["epoch"]),
-                argv=[str(each) for each in record["argv"]],
+                argv=[str(each) for each in (strict or record)["argv"]],
                 env={str(name): str(value) for name, value in record["env"].items()},
                 cwd=str(record["cwd"]),
                 tty=None if tty is None else (int(tty["rows"]), int(tty["cols"])),
@@ -48,8 +49,8 @@ class Order(NamedTuple):
                 quota=int(record["quota"]),
                 quota_policy=str(record["quota_policy"]),
                 piece=int(record["piece"]),
-                most=int(record.get("most", 0)),
-                confine=Confinement.from_record(record.get("confine")),
+                most=int(strict.get("most", 0)),
+                confine=Confinement.from_record(strict.get("confine")),
                 boot_id=str(record.get("boot_id", "")),
             )
         except KeyError as error:

@@ -55,7 +55,7 @@ def start(order: Order) -> Started:
     """Execute the order's argv in the current directory.
 
     Raises ExecFailed when the program is to blame, OSError when the node is (no process, no
-    memory, no descriptors); nothing runs then.
+    memory, no descriptors, not what was asked around the task); nothing runs then.
     """
     given: list[int] = []  # the task's ends: closed here once it has them
     ours: list[int] = []
@@ -109,7 +109,7 @@ def start(order: Order) -> Started:
     except OSError as error:
         for fd in ours:
             os.close(fd)
-        if error.errno in _NO_MEANS:
+        if error.errno in _NO_MEANS or isinstance(error, confine.NotConfined):
             raise
         raise ExecFailed(order.argv[0], error) from error
     finally:

@@ -190,7 +190,12 @@ def test_nothing_but_an_id_becomes_a_folder(play: Play) -> None:
     """
 
     async def scenario(lab: Lab) -> None:
-        await lab.up()
+        await lab.up(
+            env={
+                "FLEETWIRE_AGENT_BACKOFF_INITIAL_S": "0.01",
+                "FLEETWIRE_AGENT_BACKOFF_MAX_S": "0.05",
+            }
+        )
         outside = lab.root / "outside"
         outside.mkdir()
         (outside / "kept").touch()

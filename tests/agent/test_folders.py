@@ -327,3 +327,18 @@ def test_lock_of_the_state_directory(tmp_path: Path) -> None:
     os.close(lock)
     assert len(platforms.boot_id()) == 36
     assert platforms.clock() <= platforms.clock()
+
+
+def test_what_is_deleted_is_no_link_that_a_task_left(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (outside / "kept").touch()
+    tree = tmp_path / "tree"
+    (tree / "closed").mkdir(parents=True)
+    (tree / "closed/file").touch()
+    (tree / "closed").chmod(0o000)
+    (tree / "link").symlink_to(outside)
+    folders.remove_tree(str(tree))
+    assert not tree.exists()
+    assert (outside / "kept").exists()
+    assert outside.stat().st_mode & 0o777 == 0o755

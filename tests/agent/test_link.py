@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from fleetwire.core.specs import Script
 from fleetwire.protocol import messages
-from fleetwire.testing.fake_server import FakeServer
+from fleetwire.testing.fake_server import FakeServer, new_id
 from fleetwire.testing.real_agent import RealAgent as Lab
 
 Play = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
@@ -179,5 +180,36 @@ def test_settings_that_are_wrong_end_it_with_a_sentence(play: Play) -> None:
         lab.launch("--server", "ftp://x")
         assert await asyncio.to_thread(lab.agent.wait, 10) == 2
         assert "must look like http://HOST:PORT" in lab.stderr()
+
+    play(scenario)
+
+
+def test_nothing_but_an_id_becomes_a_folder(play: Play) -> None:
+    """Stops and deletions need no signature: who speaks for the server must not be able to make
+    or delete a folder elsewhere by them.
+    """
+
+    async def scenario(lab: Lab) -> None:
+        await lab.up(
+            env={
+                "FLEETWIRE_AGENT_BACKOFF_INITIAL_S": "0.01",
+                "FLEETWIRE_AGENT_BACKOFF_MAX_S": "0.05",
+            }
+        )
+        outside = lab.root / "outside"
+        outside.mkdir()
+        (outside / "kept").touch()
+        for name in ("../../outside", f"{'../' * 9}{outside}", "", "x" * 36, f"{new_id()}\n"):
+            links = len(lab.node.complete)
+            for wish in ("stop", "forget"):
+                frame = {
+                    "t": "desired", "revision": 1, "admin": "active",
+                    "attempts": [{"attempt": name, "epoch": 7, "wish": wish}],
+                }  # fmt: skip
+                lab.server.send_raw(lab.node, json.dumps(frame))
+            await lab.connected(links + 1)  # it left the link that said so, and came again
+        assert [path.name for path in outside.iterdir()] == ["kept"]
+        assert sorted(path.name for path in (lab.state / "spool").iterdir()) == []
+        assert await lab.leave() == 0
 
     play(scenario)

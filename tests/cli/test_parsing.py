@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from fleetwire.cli.app import find, parser_of
 from fleetwire.cli.commands import COMMANDS
 from fleetwire.cli.errors import UsageError
-from fleetwire.cli.parsing import count, duration, pair
+from fleetwire.cli.parsing import count, duration, pair, size
 from fleetwire.cli.run import request_of, shell_of
+from fleetwire.core import specs
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,27 @@ def test_a_run_of_a_script_file_is_called_like_the_file(tmp_path: Path) -> None:
     assert request_of(read(f"--on os --script {file}")).name == "nightly.sh"
     assert request_of(read(f"--on os --name mine --script {file}")).name == "mine"
     assert request_of(read("--on os -- df")).name is None
+
+
+@pytest.mark.parametrize(
+    ("text", "count_"),
+    [("0", 0), ("512M", 512 << 20), ("2g", 2 << 30), ("100KiB", 100 << 10), ("1TB", 1 << 40)],
+)
+def test_sizes(text: str, count_: int) -> None:
+    assert size(text) == count_
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "1X", "\u0661", "9" * 16])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="not a size"):
+        size(text)
+
+
+def test_the_flags_of_a_confined_run() -> None:
+    words = "--on os --as www --memory 64M --cpus 0.5 --cpu-time 1m --processes 9 --files 64"
+    spec = request_of(read(f"{words} --file-size 1K --core-size 0 -- df")).spec
+    assert specs.run_as(spec) == "www"
+    assert specs.resources(spec) == specs.Resources(
+        memory=64 << 20, cpus=0.5, cpu_time=60, processes=9, files=64, file_size=1024, core=0
+    )
+    assert not specs.is_confined(request_of(read("--on os -- df")).spec)

@@ -11,6 +11,7 @@ from fleetwire.core.envelopes import spec_sha256
 from fleetwire.core.errors import BadSpec, FleetwireError, LimitExceeded
 from fleetwire.core.specs import (
     Ping,
+    Resources,
     RunRequest,
     Script,
     Scripted,
@@ -18,6 +19,7 @@ from fleetwire.core.specs import (
     Step,
     check,
     check_request,
+    is_confined,
     kind_of,
     quota_policy,
 )
@@ -203,3 +205,60 @@ def test_names_and_selectors_are_text() -> None:
     ):
         with pytest.raises(BadSpec, match="is not valid Unicode"):
             check_request(wrong)
+
+
+@pytest.mark.limit("memory_least_bytes")
+@pytest.mark.limit("memory_bytes")
+@pytest.mark.limit("cpus_least")
+@pytest.mark.limit("cpus")
+@pytest.mark.limit("processes")
+@pytest.mark.limit("files_least")
+@pytest.mark.limit("files")
+@pytest.mark.limit("file_bytes")
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("memory", limits.MEMORY_LEAST_BYTES, limits.MEMORY_BYTES),
+        ("cpus", limits.CPUS_LEAST, limits.CPUS),
+        ("cpu_time", 1, int(limits.TIMEOUT_S)),
+        ("processes", 1, limits.PROCESSES),
+        ("files", limits.FILES_LEAST, limits.FILES),
+        ("file_size", 0, limits.FILE_BYTES),
+        ("core", 0, limits.FILE_BYTES),
+    ],
+)
+def test_resources_at_their_limits_and_one_above(name: str, least: float, most: float) -> None:
+    step = 0.001 if name == "cpus" else 1
+    for value in (least, most):
+        check(Script("true", resources=msgspec.convert({name: value}, Resources)))
+    for value in (least - step, most + step):
+        with pytest.raises(BadSpec, match=name):
+            check(Script("true", resources=msgspec.convert({name: value}, Resources)))
+
+
+@pytest.mark.limit("run_as_chars")
+def test_user_names_at_their_limit_and_one_above() -> None:
+    check(Script("true", run_as="u" * limits.RUN_AS_CHARS))
+    for bad in ("u" * (limits.RUN_AS_CHARS + 1), "0", "-u", "a b", "../a", "root\n", "a:b"):
+        with pytest.raises(BadSpec, match="not the name of a user"):
+            check(Script("true", run_as=bad))
+
+
+def test_what_is_not_asked_stands_in_no_spec_and_changes_no_hash() -> None:
+    plain = Script("true")
+    assert Script("true", run_as="", resources=Resources()) == plain
+    assert b"run_as" not in msgspec.json.encode(plain)
+    assert b"resources" not in msgspec.json.encode(plain)
+    assert not is_confined(plain)
+
+
+def test_the_hash_that_is_signed_covers_user_and_limits() -> None:
+    specs = [
+        Script("true"),
+        Script("true", run_as="nobody"),
+        Script("true", resources=Resources(memory=1 << 30)),
+        Script("true", resources=Resources(memory=1 << 31)),
+    ]
+    assert len({spec_sha256(spec) for spec in specs}) == len(specs)
+    again = msgspec.json.decode(msgspec.json.encode(specs[2]), type=Script)
+    assert spec_sha256(again) == spec_sha256(specs[2])

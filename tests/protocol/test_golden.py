@@ -14,7 +14,7 @@ from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Observation, Order, Wanted
 from fleetwire.core.envelopes import Envelope, NewKey, SignedKey
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
-from fleetwire.core.specs import Ping, Script, Scripted, Step
+from fleetwire.core.specs import Ping, Resources, Script, Scripted, Step
 from fleetwire.protocol import codec, messages
 
 FOLDER = Path(__file__).parent / "golden"
@@ -28,6 +28,7 @@ EXIT = Exited(
 )  # fmt: skip
 HAPPENINGS = (Started(1), EXIT, Lost(1, "r"), Declined(1, "r", final=True), NeverStarted(1))
 SCRIPT = Script("true\n", "bash", ("a",), {"K": "v"}, tty=True, timeout=5.5, grace=1)
+CONFINED = Script("true\n", run_as="www", resources=Resources(memory=67108864, cpus=1, core=0))
 SCRIPTED = Scripted((Step("print", text="x", stream=2, count=2, seconds=0.1), Step("exit", code=3)))
 
 
@@ -48,6 +49,9 @@ FROM_SERVER: dict[str, messages.FromServer] = {
             Wanted(B, 2, "stop", 77, grace=1.5),
             Wanted(B, 2, "forget"),
         ),
+    ),
+    "desired-confined": messages.DesiredFrame(
+        2, "active", (Wanted(A, 1, "run", order=order(CONFINED)),)
     ),
     "durable": messages.Durable(A, 5),
     "resend": messages.Resend(A, 5),

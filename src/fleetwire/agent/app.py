@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 import fleetwire
-from fleetwire.agent import enrol, logs, platforms, trust
+from fleetwire.agent import enrol, logs, platforms, protection, trust
 from fleetwire.agent.cleaner import Cleaner
 from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.errors import AlreadyRunning
@@ -28,6 +28,7 @@ from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
 from fleetwire.agent.link import Link, Parts
+from fleetwire.agent.policy import LocalPolicy
 from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.spawner import SpawnerLine
@@ -123,12 +124,23 @@ async def run(
     reserve = Reserve(config.state)
     vault = Vault(config.state)
     spawner = SpawnerLine(config.state, status)
+    policy, around = LocalPolicy(config.policy), protection.look()
+    status.say("protection", around.sentence())
+    _log.info("around tasks: %s", around.sentence())
     roster = Roster(
         places,
         capacity=config.max_concurrent,
         starter=Starter(
-            config, identity, places, lease.server_now, boot_id=platforms.boot_id(), vault=vault
+            config,
+            identity,
+            places,
+            lease.server_now,
+            boot_id=platforms.boot_id(),
+            vault=vault,
+            policy=policy,
+            around=around,
         ),
+        policy=policy,
         spawner=spawner,
         cleaner=cleaner,
         lease=lease,
@@ -147,7 +159,21 @@ async def run(
     )
     marks = StepBook(config.state, lambda: secrets.token_hex(16))
     link = Link(
-        Parts(config, identity, roster, lease, status, book, clock, wall, chance, known, marks)
+        Parts(
+            config,
+            identity,
+            roster,
+            lease,
+            status,
+            book,
+            policy,
+            around,
+            clock,
+            wall,
+            chance,
+            known,
+            marks,
+        )
     )
     watch = open_watch(roster.written)
     roster.watch_add, roster.watch_remove = watch.add, watch.remove

@@ -31,6 +31,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     to be pinned; `tls_ca`: a file of CAs to verify by. `max_deadline_s` caps every order's
     time-out. `spool_quota_bytes`: what all live attempts may keep that the server lacks; None:
     the smaller of 1 GiB and 10 % of the free disk. `heartbeat_s`: None: what the server says.
+    `policy`: the local policy's file, which must be there; "": /etc/fleetwire/policy.yaml, where
+    it is there. `run_as`: the user of tasks whose order names none; "": the agent's own.
     `parent_fd`: leave when this descriptor reaches its end. `notices`: accepted settings that
     have no effect here, and why; they go to the log.
     """
@@ -58,6 +60,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_max_bytes: int = 10 * limits.MIB
     log_max_files: int = 5
     parent_fd: int | None = None
+    policy: str = ""
+    run_as: str = ""
     notices: tuple[str, ...] = ()
 
 

@@ -52,6 +52,8 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     parser.add_argument("--heartbeat", dest="heartbeat_s", metavar="SECONDS")
     parser.add_argument("--log-level", metavar="LEVEL", help=", ".join(LEVELS))
     parser.add_argument("--log-format", metavar="FORMAT", help="text or json")
+    parser.add_argument("--policy", metavar="FILE", help="what this node allows")
+    parser.add_argument("--run-as", metavar="USER", help="user of tasks that name none")
     parser.add_argument("--parent-fd", metavar="N", help="leave when this descriptor ends")
     found = vars(parser.parse_args(arguments))
     command, config = found.pop("command"), found.pop("config")

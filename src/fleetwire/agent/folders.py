@@ -21,6 +21,7 @@ from fleetwire.core import limits
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.ids import is_id
 from fleetwire.core.leases import EPOCH_MAX
+from fleetwire.shim import spawner
 from fleetwire.shim.spool import (
     SpoolReader,
     is_locked,
@@ -207,16 +208,25 @@ def delete(places: Places, attempt: str) -> bool:
             return False
     try:
         # The task's folder first: when we are killed in between, the spool still names the rest.
-        _remove(places.task(attempt))
-        _remove(spool)
+        remove_tree(places.task(attempt))
+        spawner.release(spool)
+        remove_tree(spool)
     finally:
         if lock is not None:
             os.close(lock)
     return True
 
 
-def _remove(path: str) -> None:
+def remove_tree(path: str) -> None:
+    """Delete a folder with all that is in it, and follow no link in it."""
+
     def unlock(function: Callable[[str], object], name: str, _: object) -> None:
+        if os.geteuid() == 0:
+            # Nothing is closed to root: what failed was lost in a race, perhaps with the owner of
+            # the folder, who could put a link where we change a mode by name.
+            with contextlib.suppress(FileNotFoundError):
+                function(name)
+            return
         # A task may have taken its own rights away; the folder is ours all the same.
         os.chmod(os.path.dirname(name), 0o700)
         with contextlib.suppress(FileNotFoundError):

@@ -27,6 +27,8 @@ from fleetwire.agent.config import AgentConfig
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.life import LifeBook
+from fleetwire.agent.policy import LocalPolicy, Standing
+from fleetwire.agent.protection import Protection
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.server_keys import ServerKeys
 from fleetwire.agent.status import Status
@@ -69,6 +71,8 @@ class Parts(NamedTuple):
     lease: Lease
     status: Status
     book: LifeBook
+    policy: LocalPolicy
+    around: Protection
     clock: Callable[[], float]
     wall: Callable[[], int]
     chance: Callable[[], float]
@@ -221,6 +225,7 @@ class _OpenLink:
         self._heard_at = parts.clock()
         self._greeted_at = 0.0
         self._heartbeat_s = limits.HEARTBEAT_S
+        self._told_policy: Standing | None = None
         self._sent_at: dict[int, float] = {}
         self._opened = asyncio.Event()
         self._silent = False
@@ -351,6 +356,8 @@ class _OpenLink:
             sequence += 1
             self._sent_at[sequence] = now
             parts.book.look()
+            if parts.policy.look() is not self._told_policy:
+                parts.roster.disk.changed.set()
             self._conversation.send_heartbeat(
                 messages.Heartbeat(
                     sequence, parts.wall(), busy=parts.roster.busy, load=inventory.load()
@@ -369,7 +376,10 @@ class _OpenLink:
             roster.disk.look(roster.busy)
             roster.disk.changed.clear()
             facts: dict[str, Any] = await asyncio.to_thread(inventory.collect)
-            facts["max_concurrent"] = self._parts.config.max_concurrent
+            self._told_policy = self._parts.policy.look()
+            facts["policy"] = self._parts.policy.facts()
+            facts["protection"] = self._parts.around.facts()
+            facts["max_concurrent"] = roster.capacity
             facts["starts"] = "refused: " + roster.disk.full if roster.disk.full else "taken"
             self._conversation.send_inventory(facts)
             self.channel.send(self._conversation.data_to_send())

@@ -16,7 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
+from fleetwire.core.visible import one_line, visible_json
+
 LEVELS: Final = ("debug", "info", "warning", "error")
+_LINE_CHARS: Final = 8192
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -38,7 +41,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return _encode(entry).decode()
+        return visible_json(_encode(entry).decode())
 
 
 class TextFormatter(logging.Formatter):
@@ -49,7 +52,8 @@ class TextFormatter(logging.Formatter):
         fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
         line = (
             f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():<7} "
-            f"{record.getMessage()}{fields}"
+            # What a peer or a file says may stand in it: no line of it may look like another one.
+            f"{one_line(record.getMessage() + fields, _LINE_CHARS)}"
         )
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

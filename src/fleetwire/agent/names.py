@@ -239,6 +239,8 @@ NAMES: Final = (
         ),
     ),
     Setting("parent_fd", _whole(0, 2**20)),
+    Setting("policy", _text),
+    Setting("run_as", _text),
 )
 FIELDS: Final = {setting.field: setting for setting in NAMES}
 

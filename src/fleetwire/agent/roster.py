@@ -36,6 +36,7 @@ from fleetwire.agent.entry import Entry
 from fleetwire.agent.folders import Places
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.level import Level, takes_starts
+from fleetwire.agent.policy import LocalPolicy
 from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.shims import Shims
 from fleetwire.agent.spawner import SpawnerLine
@@ -75,7 +76,9 @@ class Roster:
         status: Status,
         wall: Callable[[], int],
         reserve: Reserve,
+        policy: LocalPolicy,
     ) -> None:
+        self._policy = policy
         self._places = places
         self._capacity = capacity
         self._starter = starter
@@ -135,6 +138,11 @@ class Roster:
     def busy(self) -> int:
         """How many attempts take a place."""
         return len(self._busy)
+
+    @property
+    def capacity(self) -> int:
+        """How many attempts there are places for: what is configured, or less by the policy."""
+        return self._policy.capacity(self._capacity)
 
     @property
     def applied(self) -> int:
@@ -357,7 +365,7 @@ class Roster:
             lease_holds=self._lease.holds(),
             admin=self.level.admin,
             busy=len(self._busy),
-            capacity=self._capacity,
+            capacity=self.capacity,
             used=self.level.used,
             objection=self._starter.objection,
         )
@@ -563,9 +571,11 @@ class Roster:
         admin = "" if self.level.admin == "active" else f"; the node is {self.level.admin}"
         self._status.say(
             "attempts",
-            f"{len(self._busy)} of {self._capacity} places taken, "
+            f"{len(self._busy)} of {self.capacity} places taken, "
             f"{kept} ended and not sealed{admin}",
         )
+        standing = self._policy.standing
+        self._status.say("policy", standing.problem or standing.state)
         self._status.say("disk", self.disk.full or "has room for starts")
 
 

@@ -6,29 +6,31 @@ Nothing here decides whether to start (that is `attempts.reconcile`) and nothing
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from fleetwire.agent import drivers, folders, keys
+from fleetwire.agent import drivers, folders, keys, protection
 from fleetwire.agent.attempts import Decline
 from fleetwire.agent.config import AgentConfig
-from fleetwire.agent.drivers import Unable
+from fleetwire.agent.drivers import Launch, Unable
 from fleetwire.agent.files import write_new
 from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.keys import KeyPair
 from fleetwire.agent.platforms import SEARCH_PATH
+from fleetwire.agent.policy import LocalPolicy
+from fleetwire.agent.protection import Protection, User
 from fleetwire.agent.vault import Vault
 from fleetwire.core import envelopes, limits
 from fleetwire.core.desired import Wanted
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.policy import Action, Ask
 from fleetwire.core.reserve import bounds
 from fleetwire.core.secrets import read_content
-from fleetwire.core.specs import quota_policy, secrets_of
+from fleetwire.core.specs import Script, quota_policy, resources, run_as, secrets_of
 from fleetwire.shim.delivery import Secret
 
 _TERMINAL: Final = {"rows": 24, "cols": 80}
@@ -62,8 +64,13 @@ class Starter:
         *,
         boot_id: str,
         vault: Vault,
+        policy: LocalPolicy,
+        around: Protection,
     ) -> None:
         self._vault = vault
+        self._policy = policy
+        self._protection = around
+        self._own = protection.user("")
         self._boot_id = boot_id
         self._config = config
         self._identity = identity
@@ -71,7 +78,6 @@ class Starter:
         self._places = places
         self._server_now = server_now
         self._search = os.environ.get("PATH") or SEARCH_PATH
-        self._base = _base_environment(self._search)
 
     def trust(self, server_keys: Mapping[str, bytes]) -> None:
         """Take orders signed by these keys, and by no others, from now on."""
@@ -124,17 +130,31 @@ class Starter:
         order = wanted.order
         if order is None:
             raise AssertionError("a start needs an order")
+        spec = order.spec
         task = self._places.task(wanted.attempt)
-        launch = drivers.prepare(order.spec, task=task, search=self._search)
+        launch = drivers.prepare(spec, task=task, search=self._search)
+        name = run_as(spec) or self._config.run_as
+        who = protection.user(name) if name else self._own
+        self._policy.check(_ask(wanted, launch, who))
         given = self._unseal(wanted)
+        confined = protection.confine(self._protection, wanted.attempt, who, resources(spec))
         spool = self._places.spool(wanted.attempt)
         if not _make(spool) and not folders.clear_tombstones(spool, wanted.epoch):
             raise HasBegun(wanted.attempt)
+        if who.other:
+            self._open_way(task, who)
+            # Should an agent that died have made it: its owner may have put anything there since.
+            folders.remove_tree(task)
         _make(task)
         for name, content in launch.files.items():
-            write_new(os.path.join(task, name), content, mode=0o500)
+            path = os.path.join(task, name)
+            write_new(path, content, mode=0o500)
+            if who.other:
+                os.chown(path, who.uid, who.gid, follow_symlinks=False)
+        if who.other:
+            os.chown(task, who.uid, who.gid, follow_symlinks=False)
         environment = {
-            **self._base,
+            **_base_environment(self._search, who),
             **({"TERM": "xterm-256color"} if launch.tty else {}),
             **launch.env,
             "FLEETWIRE_ATTEMPT": wanted.attempt,
@@ -161,8 +181,17 @@ class Starter:
             with folders.held_unbegun(spool) as unbegun:
                 if not unbegun:
                     raise HasBegun(wanted.attempt)
-                folder = self._vault.deliver(wanted.attempt, given)
+                folder = self._vault.deliver(wanted.attempt, given, other=who.other)
             environment["FLEETWIRE_SECRETS"] = record["secrets"] = folder
+        strict: dict[str, Any] = {}
+        if confined is not None:
+            strict["confine"] = confined
+        if (most := self._policy.max_output()) > 0:
+            strict["most"] = most
+        if strict:
+            # A spawner may be older than this agent, whom it outlives: a shim of its that would
+            # overlook this finds nothing to execute.
+            record["strict"] = {**strict, "argv": record.pop("argv")}
         # Neither fsynced nor renamed into place: it is read only after the spawner is asked, and
         # whoever finds it without `epoch` after a crash writes it again before he asks.
         write_new(os.path.join(spool, "order"), msgspec.json.encode(record), mode=0o600)
@@ -191,6 +220,20 @@ class Starter:
             raise Unable(error.detail, hint=error.hint) from None
         return [Secret(each.name, each.as_, each.to, each.value) for each in content.secrets]
 
+    def _open_way(self, task: str, who: User) -> None:
+        """Let other users pass through our folders, to the one that is theirs: they can neither
+        list what else is there nor enter it.
+        """
+        for folder in (self._places.state, self._places.tasks):
+            os.chmod(folder, 0o711)  # noqa: S103 (to pass, not to list)
+        closed = protection.way_in(task, who.uid)
+        if closed is not None:
+            raise Unable(
+                f"user {who.name} cannot reach its working directory: {closed} lets no other "
+                "user pass.",
+                hint="Give the agent a state directory that others may pass through (mode 711).",
+            )
+
     def quota(self, busy: int) -> int:
         """Return the share of the spool quota of each of that many live attempts, in bytes.
         Raises NoRoom when the disk is too full for any.
@@ -218,16 +261,35 @@ def _make(path: str) -> bool:
     return True
 
 
-def _base_environment(search: str) -> dict[str, str]:
+def _base_environment(search: str, who: User) -> dict[str, str]:
     """Return what every task gets: built from nothing, so that no secret of ours is inherited."""
-    try:
-        user = pwd.getpwuid(os.geteuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:  # a container may run as a number without a name
-        name, home = str(os.geteuid()), "/"
-    return {
+    found = {
         "PATH": search,
-        "HOME": home,
-        "USER": name,
+        "HOME": who.home,
+        "USER": who.name,
         "LANG": os.environ.get("LANG") or "C.UTF-8",
     }
+    return found | ({"LOGNAME": who.name, "SHELL": who.shell} if who.other else {})
+
+
+def _ask(wanted: Wanted, launch: Launch, who: User) -> Ask:
+    """Return what the local policy has to allow."""
+    order = wanted.order
+    if order is None:
+        raise AssertionError("a start needs an order")
+    spec = order.spec
+    actions: tuple[Action, ...] = ("exec", "terminal") if launch.tty else ("exec",)
+    interpreter: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    if isinstance(spec, Script):
+        program = launch.argv[0]
+        interpreter = tuple(dict.fromkeys((spec.shell, program, os.path.realpath(program))))
+        environment = tuple(sorted(spec.env))
+    return Ask(
+        actions=actions,
+        user=who.names,
+        interpreter=interpreter,
+        environment=environment,
+        signer=(order.key,),
+        timeout=spec.timeout,
+    )

@@ -45,8 +45,12 @@ class Vault:
         """Whether it stands on a tmpfs."""
         return os.path.dirname(self.path) in self._places
 
-    def deliver(self, attempt: str, secrets: Iterable[Secret]) -> str:
-        """Leave them for the attempt's shim; return the folder. Raises OSError."""
+    def deliver(self, attempt: str, secrets: Iterable[Secret], *, other: bool = False) -> str:
+        """Leave them for the attempt's shim, whose task runs as another user when `other`; return
+        the folder. Raises OSError.
+        """
+        if other:
+            os.chmod(self.path, 0o711)  # noqa: S103 (to pass, not to list)
         folder = os.path.join(self.path, attempt)
         self._delivered.add(attempt)
         delivery.deliver(folder, secrets)
@@ -101,12 +105,12 @@ class Vault:
 
 
 def _is_ours(path: str) -> bool:
-    """Whether it is a folder, no link, of this user, and open to nobody else."""
+    """Whether it is a folder, no link, of this user, that nobody else may read or write."""
     status = os.lstat(path)
     return (
         stat.S_ISDIR(status.st_mode)
         and status.st_uid == os.geteuid()
-        and not stat.S_IMODE(status.st_mode) & 0o077
+        and not stat.S_IMODE(status.st_mode) & 0o066
     )
 
 

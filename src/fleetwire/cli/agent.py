@@ -15,8 +15,8 @@ from fleetwire.cli.visible import one_line
 
 _FLAGS = (
     "server", "backup_server", "ca_fingerprint", "tls_ca", "state", "name", "token_file",
-    "max_concurrent", "log_level", "log_format", "parent_fd", "backoff_initial_s",
-    "backoff_max_s", "spool_quota_bytes",
+    "max_concurrent", "log_level", "log_format", "parent_fd", "policy", "run_as",
+    "backoff_initial_s", "backoff_max_s", "spool_quota_bytes",
 )  # fmt: skip
 
 
@@ -52,6 +52,13 @@ def _configure(parser: Parser) -> None:
         default=[],
         help="a label of this node; may be repeated",
     )
+    parser.option(
+        "--policy",
+        metavar="FILE",
+        completes="file",
+        help="what this node allows (/etc/fleetwire/policy.yaml)",
+    )
+    parser.option("--run-as", metavar="USER", help="user of tasks that name none")
     parser.option("--max-concurrent", metavar="N", type=count, help="attempts at once (default 5)")
     parser.option(
         "--spool-quota-bytes",

@@ -194,25 +194,27 @@ def _unknown(word: str, known: Sequence[str], prefix: str) -> UsageError:
 
 
 def _explain(error: FleetwireError) -> None:
-    from fleetwire.cli.visible import visible_text
-
-    _say(f"fleetwire: {visible_text(error.detail)}")
+    _say(f"fleetwire: {error.detail}")
     labels = getattr(error, "labels", None)
     listed = isinstance(labels, dict) and bool(labels)
     if error.hint and not listed:
-        _say(visible_text(error.hint))
+        _say(error.hint)
     if isinstance(labels, dict) and listed:
         _say("Labels that exist:")
         for key in sorted(labels):
             values = labels[key]
             text = ", ".join(map(str, values)) if isinstance(values, list) else str(values)
-            _say(visible_text(f"  {key} = {text}"))
+            _say(f"  {key} = {text}")
 
 
 def _say(line: str) -> None:
-    """Write a line to stderr; where nobody can read it any more, that is no further error."""
+    """Write a line to stderr, text of others made visible; where nobody can read it any more, that
+    is no further error.
+    """
+    from fleetwire.cli.visible import visible_text
+
     try:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{visible_text(line)}\n")
         sys.stderr.flush()
     except OSError:
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -16,11 +17,13 @@ from typing import Final
 from fleetwire.cli.app import Leaf, parser_of
 from fleetwire.cli.commands import COMMANDS, below
 from fleetwire.cli.parsing import Option, Parser
+from fleetwire.core.visible import one_line
 
 SHELLS: Final = ("bash", "zsh", "fish")
 ASK_S: Final = 0.5
 FILES: Final = ":files"
 FOLDERS: Final = ":folders"
+_WORD: Final = re.compile(r"[A-Za-z0-9._:@/=+-]+")
 
 _BASH: Final = """\
 _fleetwire() {
@@ -103,8 +106,9 @@ def candidates(words: list[str]) -> Iterator[tuple[str, str]]:
     """Yield what may stand for the last of these words, each with a few words about it."""
     *before, current = words
     for word, told in _possible(before, current):
-        if word.startswith((current, ":")):
-            yield word, told
+        # Shells expand what they are given: no word of somebody else may hold more than a name.
+        if word.startswith((current, ":")) and _WORD.fullmatch(word):
+            yield word, one_line(told)
 
 
 def _possible(before: list[str], current: str) -> Iterator[tuple[str, str]]:
@@ -160,7 +164,6 @@ def _asked(what: str) -> Iterator[tuple[str, str]]:
 
     from fleetwire.cli.connect import connect
     from fleetwire.cli.show import short
-    from fleetwire.cli.visible import one_line
 
     with connect(patience=0.0, timeout=ASK_S) as client:
         if what == "node":

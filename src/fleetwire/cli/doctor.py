@@ -9,7 +9,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from fleetwire.cli import profile
@@ -19,8 +20,8 @@ from fleetwire.cli.errors import FAILED, NotLoggedInHere
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.ports import holder
 from fleetwire.cli.show import coloured, mark, size, write_json
-from fleetwire.cli.visible import visible_text
-from fleetwire.client import Client, ClientError, ServerDistrusted, ServerUnreachable
+from fleetwire.cli.visible import one_line
+from fleetwire.client import Client, ClientError, Node, ServerDistrusted, ServerUnreachable
 from fleetwire.client.errors import Problem
 from fleetwire.core.errors import FleetwireError
 
@@ -64,16 +65,12 @@ def call(values: argparse.Namespace) -> int:
     width = max(len(one.check) for one in findings)
     for one in findings:
         pad = " " * (4 - len(one.state))
-        line = f"{mark(one.state, colour=colour)}{pad}  {one.check:{width}}  {one.text}"
-        sys.stdout.write(visible_line(line, colour=colour) + "\n")
+        # Our own colours stay, those of others do not: so before, and not the whole line.
+        check, text = f"{one_line(one.check):{width}}", one_line(one.text, 2000)
+        sys.stdout.write(f"{mark(one.state, colour=colour)}{pad}  {check}  {text}\n")
         if one.mend:
-            sys.stdout.write(f"      {'':{width}}  {visible_text(one.mend)}\n")
+            sys.stdout.write(f"      {'':{width}}  {one_line(one.mend, 2000)}\n")
     return worst
-
-
-def visible_line(line: str, *, colour: bool) -> str:
-    """Return the line as it may be shown; its own colours stay."""
-    return line if colour else visible_text(line)
 
 
 def examine(values: argparse.Namespace) -> Iterator[Finding]:
@@ -293,6 +290,7 @@ def _nodes(client: Client) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "nodes", f"{len(known)} of {len(known)} online")
+    yield from _around(known)
     for node in known:
         for warning in node.warnings:
             mend = (
@@ -302,6 +300,32 @@ def _nodes(client: Client) -> Iterator[Finding]:
             )
             state: Literal["fail", "warn"] = "fail" if node.admin == "quarantined" else "warn"
             yield Finding(state, "node", f"{node.name}: {warning}", mend)
+
+
+def _around(known: Sequence[Node]) -> Iterator[Finding]:
+    """What the nodes say of their own policies, and of what they can put around tasks."""
+    told = [node.inventory.get("protection") for node in known if node.inventory]
+    around = [one for one in told if isinstance(one, dict)]
+    if around:
+        switching = sum(bool(one.get("user_switching")) for one in around)
+        forgoing = sum(bool(one.get("no_new_privs")) for one in around)
+        groups = Counter(str(one.get("cgroup", "none")) for one in around)
+        counted = ", ".join(f"{kind} on {many}" for kind, many in sorted(groups.items()))
+        yield Finding(
+            "ok",
+            "protection",
+            f"of {len(around)} nodes: {switching} can run tasks as other users; control groups "
+            f"{counted}; no new privileges on {forgoing}",
+        )
+    for node in known:
+        policy = (node.inventory or {}).get("policy")
+        if isinstance(policy, dict) and policy.get("state") == "refused":
+            yield Finding(
+                "fail",
+                "policy",
+                f"{node.name} denies everything: {policy.get('file')}: {policy.get('problem')}",
+                "Mend the file on that node; it is read again at the next start.",
+            )
 
 
 LEAVES = {"doctor": Leaf(configure, call)}

@@ -14,7 +14,7 @@ from fleetwire.cli.parsing import Parser, count, duration
 from fleetwire.cli.run import say, screen_for, show_log, text_view
 from fleetwire.cli.screen import Screen, write_all
 from fleetwire.cli.show import short
-from fleetwire.cli.visible import visible_text
+from fleetwire.cli.visible import visible_json, visible_text
 from fleetwire.cli.watch import Json, View, Watch
 from fleetwire.client import Client, LogBytes, Run, Task
 
@@ -134,7 +134,7 @@ def _json_line(task: Task, value: object) -> None:
     import msgspec
 
     line = msgspec.to_builtins(value) | {"node": task.node, "attempt": task.attempt}
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+    sys.stdout.write(visible_json(msgspec.json.encode(line).decode()) + "\n")
 
 
 def _show(client: Client, run: Run, tasks: list[Task], values: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser
 from fleetwire.cli.runs import write_items
 from fleetwire.cli.show import facts, size, table, when, write_json
-from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.cli.visible import one_line
 from fleetwire.client import Node, NodeEvent
 
 EVENTS_SHOWN: Final = 10
@@ -77,7 +77,7 @@ def _show(values: argparse.Namespace) -> int:
 
 def show_events(events: Iterable[NodeEvent]) -> None:
     """Print what happened to a node for people, under a head of its own."""
-    lines = [f"  {when(event.at)}  {visible_text(event.text)}\n" for event in events]
+    lines = [f"  {when(event.at)}  {one_line(event.text, 2000)}\n" for event in events]
     if lines:
         sys.stdout.write("\nwhat happened\n" + "".join(lines))
 

@@ -16,7 +16,7 @@ from fleetwire.cli.errors import LocalError
 from fleetwire.cli.parsing import Parser, count
 from fleetwire.cli.runs import write_items
 from fleetwire.cli.show import when, write_json
-from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Node
 
 LOOK_EVERY_S: Final = 0.5
@@ -185,7 +185,7 @@ def _why(values: argparse.Namespace) -> int:
             write_json(body) if values.output == "json" else write_items(body)
             return 0
         for event in islice(client.node_events(values.node, page=page), values.limit):
-            sys.stdout.write(f"{when(event.at)}  {visible_text(event.text)}\n")
+            sys.stdout.write(f"{when(event.at)}  {one_line(event.text, 2000)}\n")
     return 0
 
 

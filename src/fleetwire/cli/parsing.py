@@ -226,6 +226,16 @@ def count(text: str) -> int:
     return int(text)
 
 
+def size(text: str) -> int:
+    """Return the bytes of `512M`, `2G`, `100K` or a plain number of bytes."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)i?B?", text, re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{shown_word(text)} is not a size. Write 512M, 2G or a number of bytes."
+        )
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
+
+
 def pair(text: str) -> tuple[str, str]:
     """Return key and value of `KEY=VALUE`."""
     key, sign, value = text.partition("=")

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Final, get_args
 
-from fleetwire.cli import outcome
+from fleetwire.cli import confined, outcome
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import DETACHED, SUCCEEDED, LocalError, UsageError
 from fleetwire.cli.parsing import Parser, count, duration, pair
 from fleetwire.cli.screen import Screen
 from fleetwire.cli.show import coloured, short, write_json
+from fleetwire.cli.visible import visible_text
 from fleetwire.cli.watch import Json, Nothing, Plain, Prefixed, View, Watch
 from fleetwire.client import Client, Run, RunRequest, Script, Task
 from fleetwire.core import limits
@@ -103,6 +104,7 @@ def configure(parser: Parser) -> None:
         default=[],
         help="give it a secret: NAME, NAME=file:FILE or NAME=env:VARIABLE",
     )
+    confined.configure(parser)
     parser.option("--name", metavar="NAME", help="a name for the run, for people")
     parser.option("--project", metavar="NAME", help="whose nodes (default: the only one, default)")
     parser.option("--tty", action="store_true", help="give it a terminal")
@@ -176,6 +178,8 @@ def request_of(values: argparse.Namespace) -> RunRequest:
             timeout=limits.TIMEOUT_DEFAULT_S if values.timeout is None else values.timeout,
             on_quota=values.on_quota,
             secrets=tuple(values.secret),
+            run_as=values.run_as,
+            resources=confined.resources_of(values),
         ),
         selector=values.on,
         nodes=tuple(values.node) or None,
@@ -399,14 +403,14 @@ class _Teller:
         self._away = bool(text)
         line = text or "The server is back."
         if self.screen is not None:
-            self.screen.say(line)
+            self.screen.say(visible_text(line))
         else:
             say(line)
 
 
 def say(line: str) -> None:
-    """Write a line of our own to stderr."""
-    sys.stderr.write(f"{line}\n")
+    """Write a line to stderr, text of others made visible."""
+    sys.stderr.write(f"{visible_text(line)}\n")
     sys.stderr.flush()
 
 

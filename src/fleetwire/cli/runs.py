@@ -20,7 +20,7 @@ from fleetwire.cli.show import (
     when,
     write_json,
 )
-from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Run
 from fleetwire.client.shapes import Retry
 
@@ -254,7 +254,7 @@ def _why(values: argparse.Namespace) -> int:
     for line in why.lines:
         if line.node:
             nodes[line.task] = one_line(line.node)
-        text = visible_text(line.text)
+        text = one_line(line.text, 2000)
         lines_of.setdefault(line.task, []).append(f"  {when(line.at)}  {text}")
     for index in sorted(lines_of, key=lambda number: -1 if number is None else number):
         if index is not None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TextIO
 
-from fleetwire.cli.visible import one_line
+from fleetwire.cli.visible import one_line, visible_json
 
 _MARKS: Final = {
     "succeeded": "32",
@@ -25,6 +25,7 @@ _MARKS: Final = {
     "warn": "33",
     "running": "36",
 }
+_NAME_CHARS: Final = 40
 SHORT_ID: Final = 13
 """Characters of a UUIDv7 that hold its time to the millisecond: enough to tell runs apart."""
 
@@ -42,7 +43,11 @@ def mark(word: str, *, colour: bool) -> str:
 
 
 def write_json(body: bytes) -> None:
-    """Print the server's JSON as it came."""
+    """Print JSON as it came, but for characters that a terminal would obey: those are escaped as
+    JSON does it, which changes nothing for a program.
+    """
+    if not body.isascii() or b"\x7f" in body:
+        body = visible_json(body.decode("utf-8", "replace")).encode()
     sys.stdout.buffer.write(body.rstrip(b"\n") + b"\n")
     sys.stdout.flush()
 
@@ -68,7 +73,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def facts(rows: Iterable[tuple[str, str | None]]) -> None:
     """Print name and value a line; None is left out."""
-    known = [(name, value) for name, value in rows if value is not None]
+    known = [(one_line(name, _NAME_CHARS), value) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     sys.stdout.write("".join(f"{name:{width}}  {one_line(value, 2000)}\n" for name, value in known))
 

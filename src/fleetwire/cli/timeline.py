@@ -7,7 +7,7 @@ import sys
 
 from fleetwire.cli.connect import connect
 from fleetwire.cli.show import write_json
-from fleetwire.cli.visible import one_line, visible_text
+from fleetwire.cli.visible import one_line
 from fleetwire.client import TimelineLine
 
 
@@ -34,4 +34,4 @@ def text(line: TimelineLine) -> str:
         number = f".{line.attempt}" if line.attempt is not None and line.attempt > 1 else ""
         where += f" #{line.task}{number}"
     at = line.at[:23].replace("T", " ") + "Z"
-    return f"{at}  {where:<20}  {visible_text(line.text)}"
+    return f"{at}  {where:<20}  {one_line(line.text, 2000)}"

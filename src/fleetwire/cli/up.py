@@ -22,6 +22,7 @@ from fleetwire.cli.login import read_secret, token_name
 from fleetwire.cli.parsing import Parser, count
 from fleetwire.cli.ports import check_free
 from fleetwire.cli.show import coloured, write_json
+from fleetwire.cli.visible import visible_text
 from fleetwire.client import Client, ClientError, NotLoggedIn, Problem, Run, ServerUnreachable
 
 HOST: Final = "127.0.0.1"
@@ -330,8 +331,8 @@ def enrolled(state: str) -> bool:
 
 
 def say(line: str) -> None:
-    """Tell the person something, with the time."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    """Tell the person something, with the time; text of others made visible."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {visible_text(line)}\n")
     sys.stderr.flush()
 
 

@@ -1,21 +1,18 @@
-r"""Making what a node writes safe to show.
+r"""Making what a node writes safe to show: `core.visible` for texts, `Visible` for streams.
 
-A terminal obeys escape sequences: output of a node could retitle the window, paint over lines
-above or reverse the reading order. Control characters (but newline and tab), the C1 controls
-and the bidirectional formatting characters are shown as `\x1b` or `\u202e`; bytes that are not
-UTF-8 as `\xff`. CR LF is one line end.
+Bytes that are not UTF-8 are shown as `\xff`; CR LF is one line end.
 """
 
 from __future__ import annotations
 
 import codecs
-import re
 from typing import Final
 
+from fleetwire.core.visible import one_line, visible_json, visible_text
+
+__all__ = ["Visible", "one_line", "visible_json", "visible_text"]
+
 _SAFE_BYTES: Final = bytes(range(0x20, 0x7F)) + b"\n\t"
-_UNSAFE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 class Visible:
@@ -53,20 +50,4 @@ class Visible:
 def _shown(text: str) -> bytes:
     if "\r" in text:
         text = text.replace("\r\n", "\n")
-    return _UNSAFE.sub(_escape, text).encode("utf-8", "backslashreplace")
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def visible_text(text: str) -> str:
-    """Return a text of the server or a node as it may be shown in a message or a table."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def one_line(text: str, most: int = 200) -> str:
-    """Return a text for a cell of a table: visible, on one line, cut at `most` characters."""
-    text = visible_text(" ".join(text.split()))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return visible_text(text).encode("utf-8", "backslashreplace")

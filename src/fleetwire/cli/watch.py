@@ -15,7 +15,7 @@ import msgspec
 from fleetwire.cli import outcome
 from fleetwire.cli.lines import Lines, Source
 from fleetwire.cli.screen import Screen
-from fleetwire.cli.visible import Visible, one_line
+from fleetwire.cli.visible import Visible, one_line, visible_json
 from fleetwire.client import End, LogBytes, Part, RunChanged, Task, TaskChanged
 from fleetwire.client.follow import Event
 from fleetwire.client.shapes import GAP, STDERR, STDOUT
@@ -124,6 +124,8 @@ class Json:
 
     def event(self, kind: str, data: bytes) -> None:
         """Write one event."""
+        if not data.isascii() or b"\x7f" in data:
+            data = visible_json(data.decode("utf-8", "replace")).encode()
         line = b'{"event":"' + kind.encode() + b'","data":' + data + b"}\n"
         self._screen.write(STDOUT, line)
         self._screen.flush()

@@ -14,6 +14,7 @@ from fleetwire.core import limits
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
 from fleetwire.core.happenings import Count, Happening
+from fleetwire.core.ids import WHOLE
 from fleetwire.core.specs import Spec
 
 NodeWish: TypeAlias = Literal["run", "stop", "forget"]
@@ -37,9 +38,12 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
     `have` is the server's durable log length: the agent sends from there (law 2). `order` is
     there only while it may still start; `forget` means its folder may go (it is sealed, or
     the server never knew it).
+
+    `attempt` becomes the name of a folder on the node, for stops and deletions too, which need no
+    signature: so nothing but an id is ever taken from the wire.
     """
 
-    attempt: str
+    attempt: Annotated[str, msgspec.Meta(pattern=WHOLE)]
     epoch: int
     wish: NodeWish
     have: int = 0

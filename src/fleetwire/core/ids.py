@@ -17,7 +17,10 @@ UserId = NewType("UserId", str)
 TokenId = NewType("TokenId", str)
 
 RANDOM_BYTES: Final = 10
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_FORM: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ID = re.compile(_FORM)
+WHOLE: Final = rf"\A{_FORM}\Z"
+"""An id and nothing else, as a pattern that is searched for."""
 PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{5,35}")
 
 

@@ -106,6 +106,20 @@ KEEP_LOGS_S: Final = 30 * 24 * 3600.0
 KEEP_RUNS_S: Final = 90 * 24 * 3600.0
 KEEP_EVENTS_S: Final = 90 * 24 * 3600.0
 
+# A node's own policy, and what tasks may be limited to (core.policy, core.specs).
+POLICY_BYTES: Final = 64 * KIB
+POLICY_DEPTH: Final = 8
+POLICY_OUTPUT_BYTES: Final = 1 << 50
+RUN_AS_CHARS: Final = 32
+MEMORY_LEAST_BYTES: Final = 4 * MIB
+MEMORY_BYTES: Final = 1 << 50
+CPUS_LEAST: Final = 0.01
+CPUS: Final = 1024.0
+PROCESSES: Final = 4_194_304
+FILES_LEAST: Final = 8
+FILES: Final = 1_048_576
+FILE_BYTES: Final = 1 << 50
+
 # What a node keeps.
 PIECE_BYTES: Final = 16 * MIB
 QUOTA_BYTES: Final = 1024 * MIB

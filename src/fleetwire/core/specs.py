@@ -19,6 +19,7 @@ from fleetwire.core.secrets import SecretUse, check_uses
 
 Shell: TypeAlias = Literal["sh", "bash", "python", "powershell"]
 OnQuota: TypeAlias = Literal["block", "drop", "kill"]
+_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_PREFIX: Final = "FLEETWIRE_"
 
@@ -37,6 +38,40 @@ class _Timed(msgspec.Struct, frozen=True):
             msgspec.structs.force_setattr(self, "on_quota", msgspec.UNSET)
         if getattr(self, "secrets", None) == ():
             msgspec.structs.force_setattr(self, "secrets", msgspec.UNSET)
+        if getattr(self, "run_as", None) == "":
+            msgspec.structs.force_setattr(self, "run_as", msgspec.UNSET)
+        if getattr(self, "resources", None) == _UNLIMITED:
+            msgspec.structs.force_setattr(self, "resources", msgspec.UNSET)
+
+
+class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The most that a task may take; None: what its user may.
+
+    | field | unit | kept by |
+    |---|---|---|
+    | `memory` | bytes | the control group of the attempt; else address space of each process |
+    | `cpus` | processors, 0.5 is half of one | the control group, else the order is refused |
+    | `cpu_time` | seconds of each process | rlimit |
+    | `processes` | count | the control group; else rlimit, which counts all of that user |
+    | `files` | open descriptors of each process | rlimit |
+    | `file_size` | bytes of each file it writes | rlimit |
+    | `core` | bytes of a core dump | rlimit |
+    """
+
+    memory: int | None = None
+    cpus: float | None = None
+    cpu_time: int | None = None
+    processes: int | None = None
+    files: int | None = None
+    file_size: int | None = None
+    core: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cpus is not None:  # as whole seconds above
+            msgspec.structs.force_setattr(self, "cpus", float(self.cpus))
+
+
+_UNLIMITED: Final = Resources()
 
 
 class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
@@ -56,6 +91,9 @@ class Script(_Timed, frozen=True, tag="script", tag_field="kind"):
     on_quota: OnQuota | msgspec.UnsetType = msgspec.UNSET
     # Names, never values; likewise. `secrets_of` reads it.
     secrets: tuple[SecretUse, ...] | msgspec.UnsetType = msgspec.UNSET
+    # Not sent to an agent that does not know them (feature `confine`), which would have to refuse.
+    run_as: str | msgspec.UnsetType = msgspec.UNSET
+    resources: Resources | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ping(_Timed, frozen=True, tag="ping", tag_field="kind"):
@@ -96,6 +134,8 @@ class Scripted(_Timed, frozen=True, tag="scripted", tag_field="kind"):
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
     on_quota: OnQuota | msgspec.UnsetType = msgspec.UNSET
+    run_as: str | msgspec.UnsetType = msgspec.UNSET
+    resources: Resources | msgspec.UnsetType = msgspec.UNSET
 
 
 Spec: TypeAlias = Script | Ping | Scripted
@@ -152,10 +192,37 @@ def secrets_of(spec: Spec) -> tuple[SecretUse, ...]:
     return () if uses is msgspec.UNSET else uses
 
 
+def run_as(spec: Spec) -> str:
+    """Return the user as whom a task shall run; "" where the node decides."""
+    user = getattr(spec, "run_as", msgspec.UNSET)
+    return "" if user is msgspec.UNSET else user
+
+
+def resources(spec: Spec) -> Resources:
+    """Return what a task may take at most."""
+    found = getattr(spec, "resources", msgspec.UNSET)
+    return _UNLIMITED if found is msgspec.UNSET else found
+
+
+def is_confined(spec: Spec) -> bool:
+    """Say whether a spec asks for another user or for limits: only an agent that offers the
+    feature `confine` may be given it.
+    """
+    return bool(run_as(spec)) or resources(spec) != _UNLIMITED
+
+
 def check(spec: Spec) -> None:
     """Raise BadSpec or LimitExceeded for the first field that cannot be accepted."""
     _seconds("spec.timeout", spec.timeout, limits.TIMEOUT_S, above_zero=True)
     _seconds("spec.grace", spec.grace, limits.GRACE_S)
+    user = run_as(spec)
+    if user and (len(user) > limits.RUN_AS_CHARS or not _USER.fullmatch(user)):
+        raise BadSpec(
+            f"{user[:80]!r} is not the name of a user.",
+            hint=f"Use at most {limits.RUN_AS_CHARS} letters, digits, `_`, `.` and `-`.",
+            field="spec.run_as",
+        )
+    _check_resources(resources(spec))
     if isinstance(spec, Script):
         _check_script(spec)
     elif isinstance(spec, Scripted):
@@ -221,6 +288,28 @@ def _check_retry(retry: Retry) -> None:
             field="retry.count",
         )
     _seconds("retry.backoff", retry.backoff, limits.RETRY_BACKOFF_S)
+
+
+def _check_resources(asked: Resources) -> None:
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(asked, name)
+        if value is not None and not least <= value <= most:
+            raise BadSpec(
+                f"spec.resources.{name} is {value}.",
+                hint=f"Use {least} to {most}.",
+                field=f"spec.resources.{name}",
+            )
+
+
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "memory": (limits.MEMORY_LEAST_BYTES, limits.MEMORY_BYTES),
+    "cpus": (limits.CPUS_LEAST, limits.CPUS),
+    "cpu_time": (1, limits.TIMEOUT_S),
+    "processes": (1, limits.PROCESSES),
+    "files": (limits.FILES_LEAST, limits.FILES),
+    "file_size": (0, limits.FILE_BYTES),
+    "core": (0, limits.FILE_BYTES),
+}
 
 
 def _check_script(spec: Script) -> None:

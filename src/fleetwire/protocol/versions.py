@@ -22,7 +22,9 @@ ROTATION: Final = "new-keys"
 """The server tells which of its keys followed which (`messages.NewKeys`)."""
 SECRETS: Final = secrets.FEATURE
 """Orders may have secrets, sealed for the node; it masks them in output (release 0.2.0)."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, SECRETS)
+CONFINE: Final = "confine"
+"""Specs may name a user and limits (`run_as`, `resources`)."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, SECRETS, CONFINE)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

@@ -9,10 +9,26 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from fleetwire.core.visible import one_line
+
+_LINE_CHARS: Final = 8192
+
+
+def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Text of nodes and clients stands in lines for people: no terminal may obey it, and no part
+    of it may look like another line.
+
+    JSON needs none of this: it escapes what is not ASCII.
+    """
+    return {
+        name: one_line(value, _LINE_CHARS) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def set_up(level: str, form: Literal["console", "json"] | None) -> None:
@@ -28,7 +44,7 @@ def set_up(level: str, form: Literal["console", "json"] | None) -> None:
     last: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_visible, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[

@@ -23,7 +23,7 @@ from typing import Any
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import delivery, oom, pty, tree
+from fleetwire.shim import confine, delivery, oom, pty, tree
 from fleetwire.shim.control import NAME as CONTROL
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
@@ -117,7 +117,7 @@ def _live(
     try:
         try:
             given = delivery.take(order.secrets)
-            delivery.place(order.secrets, given)
+            delivery.place(order.secrets, given, confine.owner(order.confine))
         except OSError as error:
             return "lost", _start_failed(error), unchanged
         known = Patterns(each.value for each in given) if given else None
@@ -130,6 +130,7 @@ def _live(
             return "lost", _start_failed(error), unchanged
         return "exit", attempt.live(task), unchanged and attempt.unchanged
     finally:
+        confine.release(order.confine)
         if not delivery.remove(order.secrets):
             print(f"{order.secrets}: secrets could not be removed", file=sys.stderr, flush=True)  # noqa: T201 (the log)
 
@@ -185,6 +186,7 @@ class Attempt:
         self._memory_counter: str | None = None
         self._memory_kills: int | None = None
         self._ahead = False
+        self._over = False  # it wrote more than the node allows
         self._begun = time.monotonic()
         self._started_at = _now_us()
 
@@ -210,6 +212,8 @@ class Attempt:
             self._loop.turn(self._wait_s())
             now = time.monotonic()
             self._pump.turn(now)
+            if self._order.most and self._writer.length > self._order.most:
+                self._too_much()
             self._keep_time(now)
         self._drain()
         if self._control is not None:
@@ -237,7 +241,7 @@ class Attempt:
         self._listen(now)
         with contextlib.suppress(OSError):  # a full disk: as above
             write_record_at(self._directory, "started", self._started, sync=False)
-        self._memory_counter = oom.counter()
+        self._memory_counter = confine.memory_counter(self._order.confine) or oom.counter()
         self._memory_kills = oom.kills(self._memory_counter)
 
     def _listen(self, now: float) -> None:
@@ -329,6 +333,7 @@ class Attempt:
         if self._rounds == 2:
             self._get_ahead()
         until = time.monotonic() + _KILL_ROUND_S
+        confine.kill(self._order.confine)
         known: set[int] = set()
         while self._reap() and time.monotonic() < until:
             living = tree.descendants(os.getpid())
@@ -356,6 +361,12 @@ class Attempt:
             self._loop.turn(0.1)
         self._writer.close()
 
+    def _too_much(self) -> None:
+        """More output than the node's own policy allows: the task is ended, and not asked."""
+        if self._status is None and self._cause is None:
+            self._over = True
+            self._end("quota", self._order.grace_s)
+
     def _quota_reached(self) -> None:
         if self._status is None:
             self._end("quota", self._order.grace_s)
@@ -368,6 +379,8 @@ class Attempt:
         if self._pump.lost:
             error = f"the disk was full: the last {self._pump.lost} bytes of output were not stored"
         exit_code, number = (None, -code) if code < 0 else (code, None)
+        if self._over and error is None:
+            error = f"its output passed the {self._order.most} bytes that the node's policy allows"
         if error is None and self._cause is None and oom.looks_killed(exit_code, number):
             error = self._out_of_memory(exit_code, number)
         return self._exit_record(self._task.pid, exit_code, number, error)

@@ -10,7 +10,7 @@ import time
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import delivery, tree
+from fleetwire.shim import confine, delivery, tree
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.records import (
     LAST_RECORDS,
@@ -53,7 +53,10 @@ def left_alive(folder: str) -> list[tree.Process]:
     if started.get("boot_id", tree.boot_id()) != tree.boot_id():
         return []
     attempt = os.path.basename(os.path.normpath(folder))
-    return tree.survivors(attempt, started.get("pid"), started.get("pid_start"))
+    found = tree.survivors(attempt, started.get("pid"), started.get("pid_start"))
+    # What gave itself another session and environment, and so another look, is in its group still.
+    known = {process.pid for process in found}
+    return found + [each for each in confine.members(folder) if each.pid not in known]
 
 
 def is_copy(folder: str) -> bool:
@@ -111,6 +114,7 @@ def bury(folder: str, *, epoch: int = 0) -> str | None:
             # One by one: a group may hold others than those this search proves to be ours.
             tree.kill_each(living)
             time.sleep(_PAUSE_S)
+        confine.forget(folder)
         close_grave(directory, reason)
         return reason
     finally:

@@ -74,11 +74,16 @@ def take(folder: str) -> list[Secret]:
         raise DeliveryError("its secrets cannot be read as they were delivered") from None
 
 
-def place(folder: str, secrets: Iterable[Secret]) -> None:
-    """Write those that the task gets as files. Raises OSError."""
+def place(folder: str, secrets: Iterable[Secret], owner: tuple[int, int] | None = None) -> None:
+    """Write those that the task gets as files, for the user and group that it runs as where that
+    is not this process's own. Raises OSError.
+    """
     for secret in secrets:
         if secret.how == "file":
-            _write(os.path.join(folder, secret.to), secret.value)
+            _write(os.path.join(folder, secret.to), secret.value, owner)
+    if folder and owner is not None:
+        # Last: from here on its owner may put there what they like.
+        os.chown(folder, *owner, follow_symlinks=False)
 
 
 def environment(secrets: Iterable[Secret]) -> dict[str, str]:
@@ -93,7 +98,10 @@ def remove(folder: str) -> bool:
     """
 
     def unlock(function: Callable[[str], object], path: str, _: object) -> None:
-        # The task may have taken the rights away; and somebody else may be removing as well.
+        # The task may have taken the rights away; and somebody else may be removing as well. Root
+        # needs none, and would change what another user's link points at.
+        if os.geteuid() == 0:
+            return
         try:
             os.chmod(os.path.dirname(path), 0o700)
             function(path)
@@ -112,7 +120,9 @@ def _secret(row: dict[str, Any]) -> Secret:
     return Secret(str(row["name"]), how, to, base64.b64decode(row["value"], validate=True))
 
 
-def _write(path: str, data: bytes) -> None:
+def _write(path: str, data: bytes, owner: tuple[int, int] | None = None) -> None:
     fd = os.open(path, _NEW, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
+        if owner is not None:
+            os.fchown(fd, *owner)

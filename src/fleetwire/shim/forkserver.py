@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim import attempt as attempts
-from fleetwire.shim import tree
+from fleetwire.shim import confine, tree
 from fleetwire.shim.burial import close_grave, judge, left_alive
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import open_folder, take_lock
@@ -204,6 +204,7 @@ class Spawner:
             tree.kill_each(living)
             if living:
                 return False
+            confine.forget(folder)
             close_grave(directory, reason)
         except OSError as error:
             print(f"{attempt}: lost could not be written: {error}", file=sys.stderr, flush=True)  # noqa: T201 (the log)

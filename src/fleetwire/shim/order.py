@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from fleetwire.shim.confine import Confinement
+
 _POLICIES = ("block", "drop", "kill")
 
 
@@ -24,6 +26,8 @@ class Order(NamedTuple):
     quota: int
     quota_policy: str
     piece: int
+    most: int  # bytes of output after which the task is ended; 0: no end
+    confine: Confinement | None
     boot_id: str  # of the boot in which it was written; "" by an agent that did not say it yet
     secrets: str  # the folder in which they are delivered; "" where there are none
 
@@ -32,10 +36,11 @@ class Order(NamedTuple):
         """Read the record; raises OrderError, which names what is wrong with it."""
         try:
             tty = record["tty"]
+            strict = record.get("strict") or {}
             order = cls(
                 attempt=str(record["attempt"]),
                 epoch=int(record["epoch"]),
-                argv=[str(each) for each in record["argv"]],
+                argv=[str(each) for each in (strict or record)["argv"]],
                 env={str(name): str(value) for name, value in record["env"].items()},
                 cwd=str(record["cwd"]),
                 tty=None if tty is None else (int(tty["rows"]), int(tty["cols"])),
@@ -45,6 +50,8 @@ class Order(NamedTuple):
                 quota=int(record["quota"]),
                 quota_policy=str(record["quota_policy"]),
                 piece=int(record["piece"]),
+                most=int(strict.get("most", 0)),
+                confine=Confinement.from_record(strict.get("confine")),
                 boot_id=str(record.get("boot_id", "")),
                 secrets=str(record.get("secrets", "")),
             )

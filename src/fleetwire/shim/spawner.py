@@ -21,10 +21,14 @@ if sys.platform == "win32":
     def bury(folder: str) -> str | None:
         """Refuse: nothing can have been started there."""
         raise OSError(f"attempts cannot run on Windows yet, so nothing of {folder} can be left")
+
+    def release(folder: str) -> None:
+        """Nothing can have been made there."""
 else:
     from fleetwire.shim.burial import bury
+    from fleetwire.shim.confine import forget as release
 
-__all__ = ["SOCKET", "SpawnerError", "bury", "ensure", "start"]
+__all__ = ["SOCKET", "SpawnerError", "bury", "ensure", "release", "start"]
 
 SOCKET = "spawner.sock"
 _RETRY_S = 0.005

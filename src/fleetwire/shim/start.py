@@ -6,7 +6,8 @@ share our memory until exec), `os.fork` and exec 4 ms (it copies page tables and
 the first three, Popen can neither reset all signals nor give a controlling terminal without
 `preexec_fn`, which makes it fork; `fork_exec` is private and changes its signature between
 versions of Python. posix_spawn does all of it in C and tells the errno of a failed exec. What it
-lacks (a working directory, a umask) the shim sets on itself: it has no other use for them.
+lacks (a working directory, a umask) the shim sets on itself: it has no other use for them. Another
+user and limits it lacks as well: such tasks take the way of `confine`.
 """
 
 import errno
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 assert sys.platform != "win32", "shims need POSIX process trees"
 
-from fleetwire.shim import pty
+from fleetwire.shim import confine, pty
 from fleetwire.shim.order import Order
 
 STDOUT, STDERR = 1, 2
@@ -54,12 +55,13 @@ def start(order: Order) -> Started:
     """Execute the order's argv in the current directory.
 
     Raises ExecFailed when the program is to blame, OSError when the node is (no process, no
-    memory, no descriptors); nothing runs then.
+    memory, no descriptors, not what was asked around the task); nothing runs then.
     """
     given: list[int] = []  # the task's ends: closed here once it has them
     ours: list[int] = []
     actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = []
-    stdin = terminal = None
+    taken: dict[int, int] = {}  # for a task that is confined: the task's number, and our end
+    stdin = terminal = path = None
     if order.tty is not None:
         terminal, path = pty.open_terminal(*order.tty)
         ours.append(terminal)
@@ -74,6 +76,7 @@ def start(order: Order) -> Started:
             reader, stdin = os.pipe()
             given.append(reader)
             ours.append(stdin)
+            taken[0] = reader
             actions.append((os.POSIX_SPAWN_DUP2, reader, 0))
         else:
             actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
@@ -83,24 +86,30 @@ def start(order: Order) -> Started:
             given.append(writer)
             ours.append(reader)
             outputs[reader] = stream
+            taken[stream] = writer
             actions.append((os.POSIX_SPAWN_DUP2, writer, stream))
     for fd in ours:
         os.set_blocking(fd, False)
     os.umask(_TASK_UMASK)
     try:
-        pid = os.posix_spawn(
-            _find(order.argv[0], order.env),
-            order.argv,
-            order.env,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_SIGNALS,
-        )
+        program = _find(order.argv[0], order.env)
+        if order.confine is not None:
+            confine.prepare(order.confine)
+            pid = confine.execute(program, order.argv, order.env, order.confine, taken, path)
+        else:
+            pid = os.posix_spawn(
+                program,
+                order.argv,
+                order.env,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_SIGNALS,
+            )
     except OSError as error:
         for fd in ours:
             os.close(fd)
-        if error.errno in _NO_MEANS:
+        if error.errno in _NO_MEANS or isinstance(error, confine.NotConfined):
             raise
         raise ExecFailed(order.argv[0], error) from error
     finally:

@@ -5,6 +5,7 @@ One file per platform; this one chooses. What they offer:
     boot_id() -> str                      an id of this boot; a pid means nothing across boots
     start_time(pid) -> int | None         when it started, in the platform's own unit
     become_subreaper() -> None            orphans among our descendants become our children
+    living(pid) -> Process | None         it, or None when it is gone or a zombie
     descendants(pid) -> list[Process]     all below `pid` that live (zombies do not)
     survivors(attempt, pid, pid_start) -> list[Process]
                                           what is left of an attempt whose shim is gone
@@ -24,6 +25,7 @@ if sys.platform == "linux":
         become_subreaper,
         boot_id,
         descendants,
+        living,
         start_time,
         survivors,
     )
@@ -33,6 +35,7 @@ else:
         become_subreaper,
         boot_id,
         descendants,
+        living,
         start_time,
         survivors,
     )
@@ -46,6 +49,7 @@ __all__ = [
     "get_ahead",
     "kill_all",
     "kill_each",
+    "living",
     "stand_out",
     "start_time",
     "survivors",

@@ -52,6 +52,11 @@ def become_subreaper() -> None:
         raise OSError(code, f"cannot become a child subreaper: {os.strerror(code)}")
 
 
+def living(pid: int) -> Process | None:
+    """The process, or None when it is gone or a zombie."""
+    return _living(pid)
+
+
 def descendants(pid: int) -> list[Process]:
     """All processes below `pid` that live, parents before children."""
     found: list[Process] = []

@@ -33,6 +33,11 @@ def become_subreaper() -> None:
     """Not offered by these systems."""
 
 
+def living(pid: int) -> Process | None:
+    """The process, or None when it is gone or a zombie."""
+    return next((process for process in _all() if process.pid == pid), None)
+
+
 def descendants(pid: int) -> list[Process]:
     """All processes below `pid` that live, parents before children."""
     everyone = _all()

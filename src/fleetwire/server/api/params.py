@@ -244,11 +244,27 @@ class SecretUseParams(Body):
     to: str = ""
 
 
+class ResourcesParams(Body):
+    """The most that a task may take; what is not given is not limited. `memory`, `file_size`,
+    `core` are bytes; `cpus` processors (0.5 is half of one); `cpu_time` seconds of processor time
+    of each process; `processes` and `files` (open ones, of each process) counts.
+    """
+
+    memory: int | None = None
+    cpus: float | None = None
+    cpu_time: int | None = None
+    processes: int | None = None
+    files: int | None = None
+    file_size: int | None = None
+    core: int | None = None
+
+
 class ScriptParams(Body):
     """A script for an interpreter. Times are seconds. `on_quota` says what happens to output
     beyond the node's spool quota while the server does not take it: the task waits (`block`), it
     is dropped with a gap in the log (`drop`), or the task is ended (`kill`). `secrets` names what
-    the task is given in confidence; its output shows `***` instead.
+    the task is given in confidence; its output shows `***` instead. `run_as`: the name of a user
+    of the node; the agent's own, or its default, where it is not given.
     """
 
     kind: Literal["script"]
@@ -261,6 +277,8 @@ class ScriptParams(Body):
     grace: float = limits.GRACE_DEFAULT_S
     on_quota: OnQuota = "block"
     secrets: list[SecretUseParams] = []
+    run_as: str | None = None
+    resources: ResourcesParams | None = None
 
 
 class PingParams(Body):
@@ -291,6 +309,8 @@ class ScriptedParams(Body):
     timeout: float = limits.TIMEOUT_DEFAULT_S
     grace: float = limits.GRACE_DEFAULT_S
     on_quota: OnQuota = "block"
+    run_as: str | None = None
+    resources: ResourcesParams | None = None
 
 
 class RetryParams(Body):
@@ -325,7 +345,9 @@ class RunParams(Body):
 
     def request(self) -> RunRequest:
         """Return it as the core's value."""
-        return msgspec.convert(self.model_dump(exclude={"project"}, by_alias=True), RunRequest)
+        return msgspec.convert(
+            self.model_dump(exclude={"project"}, exclude_none=True, by_alias=True), RunRequest
+        )
 
 
 class NodeParams(Body):

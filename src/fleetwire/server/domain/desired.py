@@ -11,12 +11,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, may_still_run, offer
+from fleetwire.core.attempts import FINAL, apply, may_still_run, offer
 from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
+from fleetwire.core.happenings import Declined
 from fleetwire.core.restore import Doubt, held
-from fleetwire.core.specs import RunRequest, secrets_of
+from fleetwire.core.specs import RunRequest, is_confined, secrets_of
 from fleetwire.server.domain import restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.store import Connection, attempts, nodes, runs
@@ -42,7 +43,7 @@ class Asked(NamedTuple):
 
     `full` asks for the whole level, else for what differs from `told`. `awaiting` are ended
     attempts whose log the link still waits to see settled. `holds`: no order is to be told yet
-    (core.clones.HOLD_BEATS).
+    (core.clones.HOLD_BEATS). `confines`: its agent knows specs that name a user or limits.
     """
 
     link_epoch: int
@@ -50,6 +51,7 @@ class Asked(NamedTuple):
     holds: bool = False
     told: Mapping[str, Word] = {}
     awaiting: tuple[str, ...] = ()
+    confines: bool = True
 
 
 class Held(NamedTuple):
@@ -116,6 +118,11 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
         if row.run_id in requests and secrets_of(requests[row.run_id].spec)
     ]
     sealed = sealed_rows.sealed_of(tx.connection, secret) if secret else {}
+    for node in current:
+        if not asked[node].confines and node in rows:
+            rows[node] = [
+                row for row in rows[node] if not _refused(changes, row, requests.get(row.run_id))
+            ]
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
     levels = {
@@ -171,6 +178,22 @@ def _may_start(row: AttemptRow, doubt: Doubt | None) -> bool:
     if one.state != "assigned" or one.wish != "run":
         return False
     return held(doubt, row.id, one.node) is None
+
+
+def _refused(changes: Changes, row: AttemptRow, request: RunRequest | None) -> bool:
+    """Refuse, for good, what its node's agent is too old to keep: it would run the task as itself
+    and without limits, did the signature not forbid that. Says whether it was refused.
+    """
+    one = row.attempt
+    if request is None or one.state != "assigned" or one.offered or not is_confined(request.spec):
+        return False
+    why = (
+        "its agent is too old to run a task as another user or within limits (run_as, resources): "
+        "update the agent"
+    )
+    declined = Declined(changes.tx.now, why, final=True)
+    changes.apply(apply(one, one.epoch, declined))
+    return True
 
 
 def _told_without_order(row: AttemptRow) -> Wanted:

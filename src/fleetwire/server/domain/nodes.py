@@ -289,7 +289,9 @@ def confirm_drains(tx: Tx) -> int:
 
 
 def inventory(tx: Tx, node: str, link_epoch: int, facts: dict[str, Any]) -> None:
-    """Store what a node tells about its machine. Raises LimitExceeded; stale links are ignored."""
+    """Store what a node tells about its machine, and for how many attempts it has places: its
+    settings or its own policy may have changed. Raises LimitExceeded; stale links are ignored.
+    """
     text = _encode(facts)
     if len(text) > limits.INVENTORY_BYTES:
         raise LimitExceeded(
@@ -297,7 +299,11 @@ def inventory(tx: Tx, node: str, link_epoch: int, facts: dict[str, Any]) -> None
         )
     row = nodes.links(tx.connection, [node]).get(node)
     if row is not None and row.link_epoch == link_epoch:
-        nodes.change(tx.connection, node, inventory=text.decode())
+        changes: dict[str, Any] = {"inventory": text.decode()}
+        places = facts.get("max_concurrent")
+        if type(places) is int and 1 <= places <= limits.CAPACITY:
+            changes["capacity"] = places
+        nodes.change(tx.connection, node, **changes)
         tx.nudge("nodes")
 
 

@@ -167,8 +167,9 @@ class Greetings:
         greetings = {hello.node: _greeting(hello) for hello in batch}
         accepted = nodes.accept_hellos(tx, greetings)
         holds = {hello.node: hello.holds for hello in batch}
+        confines = {hello.node: versions.CONFINE in hello.needed.hello.features for hello in batch}
         asked = {
-            node: Asked(one.link_epoch, full=True, holds=holds[node])
+            node: Asked(one.link_epoch, full=True, holds=holds[node], confines=confines[node])
             for node, one in accepted.items()
             if isinstance(one, Accepted)
         }

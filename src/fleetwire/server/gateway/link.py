@@ -20,6 +20,7 @@ from fleetwire.core.happenings import Exited, Lost
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.conversation import Phase, ServerConversation
+from fleetwire.protocol.versions import CONFINE
 from fleetwire.server.domain import nodes, restore
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level, Word
@@ -487,8 +488,13 @@ class Link:
     def asks(self) -> Asked:
         """Say what this link has told its node already."""
         awaiting = tuple(self._awaiting)
-        holds = self._rooms.monotonic() < self._held_until
-        return Asked(self.link_epoch, holds=holds, told=self._told, awaiting=awaiting)
+        return Asked(
+            self.link_epoch,
+            holds=self._rooms.monotonic() < self._held_until,
+            told=self._told,
+            awaiting=awaiting,
+            confines=CONFINE in self._conversation.features,
+        )
 
     def deliver(self, level: Level) -> None:
         """Tell the node what differs from what it was told."""

@@ -137,7 +137,7 @@ def installed() -> Iterator[Installed]:
         (burial, "tree", tree),
         (files, "os", system),
         (folders, "os", system),
-        (folders, "_remove", remove),
+        (folders, "remove_tree", remove),
         (roster, "os", system),
         (level, "os", system),
         (level, "open", lambda path, _: where.here.system.reading(path)),
@@ -146,7 +146,7 @@ def installed() -> Iterator[Installed]:
         (starter, "os", system),
         (starter, "shutil", SimpleNamespace(disk_usage=lambda path: where.node().disk_usage(path))),
         (starter, "_QUOTA_LEAST", QUOTA_LEAST),
-        (starter, "_base_environment", lambda search: {"PATH": search}),
+        (starter, "_base_environment", lambda search, _who: {"PATH": search}),
         (shims, "control", SimpleNamespace(
             ask=lambda folder, request: where.node().ask_shim(folder, request)
         )),

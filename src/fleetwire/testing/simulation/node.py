@@ -19,6 +19,8 @@ from fleetwire.agent.folders import Places
 from fleetwire.agent.identity import Identity
 from fleetwire.agent.lease import Lease
 from fleetwire.agent.link import Link, Parts
+from fleetwire.agent.policy import LocalPolicy, Standing
+from fleetwire.agent.protection import Protection
 from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
@@ -65,6 +67,14 @@ class _SilentStatus:
 
     def say(self, part: str, sentence: str) -> None:
         """Say nothing."""
+
+
+class _NoPolicy(LocalPolicy):
+    """Whatever stands in this machine's own file is nothing to a simulated node."""
+
+    def look(self) -> Standing:
+        """Nothing is denied."""
+        return Standing("absent")
 
 
 class _NoReserve(Reserve):
@@ -221,6 +231,7 @@ class SimulatedNode:
             wall=self.wall,
             status=status,  # type: ignore[arg-type]
         )
+        policy, around = _NoPolicy(), Protection(False, "none", {}, "", False)
         line = self._line = SpawnerLine(self, process)
         roster = self.roster = Roster(
             self.places,
@@ -232,7 +243,10 @@ class SimulatedNode:
                 lease.server_now,
                 boot_id=self.boot_id,
                 vault=Vault(self.places.state, ()),
+                policy=policy,
+                around=around,
             ),
+            policy=policy,
             spawner=line,  # type: ignore[arg-type]
             cleaner=cleaner,
             lease=lease,
@@ -247,7 +261,17 @@ class SimulatedNode:
         silent: Any = status
         pages: Any = book
         parts = Parts(
-            config, self.identity, roster, lease, silent, pages, loop.time, self.wall, uniform
+            config,
+            self.identity,
+            roster,
+            lease,
+            silent,
+            pages,
+            policy,
+            around,
+            loop.time,
+            self.wall,
+            uniform,
         )
         link = Link(parts._replace(steps=marks))
         watch = _Watch(self, process, roster.written)

@@ -1,0 +1,89 @@
+"""What a server asks its record again and again is found by an index that holds little, however
+much was ever run: a sweep that walks through all attempts would wait longer each day.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from fleetwire.core.retention import Keep
+from fleetwire.server.loops.proof import ProofLoop
+from fleetwire.server.loops.retention import RetentionLoop
+from fleetwire.server.loops.secrets import SecretsLoop
+from fleetwire.testing.heart import Heart, Serve
+
+GROWING = "(attempts|tasks|runs|decisions)"
+# All of a table, unless by an index of a part of it; or all beyond a key.
+WALK = re.compile(
+    rf"SCAN {GROWING}(?! USING (COVERING )?INDEX ix_)"
+    rf"|SEARCH {GROWING} USING (COVERING )?INDEX sqlite_autoindex_\w+ \(id[<>]"
+)
+
+
+@contextmanager
+def statements() -> Iterator[dict[str, Any]]:
+    """Collect what is asked meanwhile, each once, with its parameters."""
+    told: dict[str, Any] = {}
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        told.setdefault(statement, parameters)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield told
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def walks(path: Path, asked: dict[str, Any]) -> list[str]:
+    """Return each step of a plan that goes through what only grows."""
+    found = []
+    with closing(sqlite3.connect(path)) as record:
+        for statement, parameters in asked.items():
+            plan = record.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            found += [f"{step}: {statement}" for _, _, _, step in plan if WALK.match(step)]
+    return found
+
+
+async def work(one: Heart) -> None:
+    for loop in (
+        one.dispatch,
+        one.leases,
+        one.sealing,
+        SecretsLoop(one.database),
+        ProofLoop(one.database, clock=one.clock.wall),
+        RetentionLoop(one.database, one.logs, Keep(), clock=one.clock.wall),
+    ):
+        await loop.round()
+
+
+async def test_no_sweep_walks_through_all_that_was_ever_run(serve: Serve, tmp_path: Path) -> None:
+    async with serve(loops=False) as one:
+        node = await one.node("a")
+        with statements() as asked:
+            async with node.connected():
+                run_id = await one.submit()
+                await one.dispatch.round()
+                await one.wait_run(run_id, lambda run: run.counts["succeeded"] == 1)
+                await work(one)
+        found = walks(tmp_path / "fleetwire.db", asked)
+        # Retention pages through the oldest ended runs until the first that is kept.
+        assert [each for each in found if "runs.state = ?" not in each] == []
+        assert len(asked) > 15
+
+
+def test_a_walk_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    with closing(sqlite3.connect(path)) as record:
+        record.execute("CREATE TABLE attempts (id TEXT PRIMARY KEY, state TEXT)")
+    by_key = "SELECT id FROM attempts WHERE id > ? ORDER BY id"
+    asked = {"SELECT state FROM attempts": (), by_key: ("",)}
+    assert len(walks(path, asked)) == len(asked)
+    assert walks(path, {"SELECT state FROM attempts WHERE id = ?": ("",)}) == []

@@ -4,6 +4,8 @@ much was ever run: a sweep that walks through all attempts would wait longer eac
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -12,13 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from fleetwire.core.retention import Keep
+from fleetwire.server import store
 from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.secrets import SecretsLoop
+from fleetwire.server.store import tables
+from fleetwire.server.store.prepared import Prepared, PreparedIn
 from fleetwire.testing.heart import Heart, Serve
 
+DIALECT = sqlite.dialect()
 GROWING = "(attempts|tasks|runs|decisions)"
 # All of a table, unless by an index of a part of it; or all beyond a key.
 WALK = re.compile(
@@ -77,6 +85,28 @@ async def test_no_sweep_walks_through_all_that_was_ever_run(serve: Serve, tmp_pa
         # Retention pages through the oldest ended runs until the first that is kept.
         assert [each for each in found if "runs.state = ?" not in each] == []
         assert len(asked) > 15
+
+
+def test_no_prepared_statement_does(tmp_path: Path) -> None:
+    """Those stand in modules, and go to the driver past what listens above."""
+    asked: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(store.__path__, "fleetwire.server.store."):
+        for statement in vars(importlib.import_module(module.name)).values():
+            compiled = None
+            if isinstance(statement, Prepared):
+                compiled = statement._compiled(DIALECT)
+            elif isinstance(statement, PreparedIn):
+                compiled = statement._compiled(DIALECT, 8)
+            if compiled is not None:
+                asked[compiled.sql] = [None] * len(compiled.order or ())
+    assert len(asked) > 20
+    path = tmp_path / "record.db"
+    with closing(sqlite3.connect(path)) as record:
+        for table in tables.metadata.sorted_tables:
+            record.execute(str(CreateTable(table).compile(dialect=DIALECT)))
+            for index in table.indexes:
+                record.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
+    assert walks(path, asked) == []
 
 
 def test_a_walk_is_noticed(tmp_path: Path) -> None:

@@ -310,7 +310,9 @@ attempts = Table(
     Column("log_begins", BigInteger, nullable=False, server_default="0"),
     Column("log_hole", BigInteger),
     Index("ix_attempts_pending", "target", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
-    Index("ix_attempts_fresh", "id", sqlite_where=_FRESH, postgresql_where=_FRESH),
+    # By id; where both would do, SQLite takes the one that also begins with what is asked for.
+    Index("ix_attempts_queue", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
+    Index("ix_attempts_unread", "state", "id", sqlite_where=_FRESH, postgresql_where=_FRESH),
     Index("ix_attempts_live", "node_id", "wish", sqlite_where=_LIVE, postgresql_where=_LIVE),
     Index(
         "ix_attempts_unsettled",

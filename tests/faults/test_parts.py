@@ -151,8 +151,8 @@ def test_a_slow_network_is_slow(proxy: Proxy, how: str, amount: int) -> None:
         assert time.monotonic() - began >= 0.25  # both ways
 
 
-def life(pss: Callable[[float], float], for_s: float = WARM_UP_S + LEAST_S + 60) -> list[Sample]:
-    return [Sample(at, int(pss(at)), 20, 4) for at in range(0, int(for_s), 5)]
+def life(memory: Callable[[float], float], for_s: float = WARM_UP_S + LEAST_S + 60) -> list[Sample]:
+    return [Sample(at, int(memory(at)), 20, 4) for at in range(0, int(for_s), 5)]
 
 
 MIB = 1 << 20
@@ -160,9 +160,9 @@ MIB = 1 << 20
 
 def test_a_leak_is_not_flat() -> None:
     assert steep(life(lambda at: 50 * MIB + at * 0.1 * MIB))
-    grown = [Sample(s.at, s.pss, int(20 + s.at / 30), 4) for s in life(lambda _: 50 * MIB)]
+    grown = [Sample(s.at, s.memory, int(20 + s.at / 30), 4) for s in life(lambda _: 50 * MIB)]
     assert [said.split()[0] for said in steep(grown)] == ["descriptors"]
-    grown = [Sample(s.at, s.pss, 20, int(4 + s.at / 60)) for s in life(lambda _: 50 * MIB)]
+    grown = [Sample(s.at, s.memory, 20, int(4 + s.at / 60)) for s in life(lambda _: 50 * MIB)]
     assert [said.split()[0] for said in steep(grown)] == ["threads"]
 
 

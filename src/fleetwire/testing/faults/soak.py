@@ -17,6 +17,7 @@ from fleetwire.testing.faults.trend import MEASURES, Sample, growth, steep
 _FAULT_EVERY_S: Final = 30.0
 _LOOK_EVERY_S: Final = 5.0
 _STRETCH_S: Final = 120.0
+_OWN: Final = ("Anonymous:", "Swap:")
 
 
 class Sizes:
@@ -28,12 +29,12 @@ class Sizes:
 
     def look(self, role: str, pid: int) -> None:
         """Take a sample, if the process lives."""
-        with contextlib.suppress(OSError, psutil.Error, StopIteration):
+        with contextlib.suppress(OSError, psutil.Error):
             process = psutil.Process(pid)
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            pss = next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+            own = sum(int(line.split()[1]) for line in rollup if line.startswith(_OWN))
             at = time.monotonic() - self._began
-            sample = Sample(at, pss * 1024, process.num_fds(), process.num_threads())
+            sample = Sample(at, own * 1024, process.num_fds(), process.num_threads())
             self.lives[role, pid].append(sample)
 
     def steep(self) -> list[str]:

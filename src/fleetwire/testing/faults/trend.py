@@ -14,15 +14,17 @@ LEAST_S: Final = 300.0
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One look at a process: seconds since the begin, then its size."""
+    """One look at a process: seconds since the begin, then its size. `memory` is what is its own in
+    bytes, in memory or swapped: what it shares with others changes with who else runs.
+    """
 
     at: float
-    pss: int
+    memory: int
     descriptors: int
     threads: int
 
 
-MEASURES: Final = {"pss": 4 << 20, "descriptors": 4, "threads": 2}
+MEASURES: Final = {"memory": 4 << 20, "descriptors": 4, "threads": 2}
 """What a measure may grow between the first and the last third of a life and still be flat."""
 
 

@@ -112,6 +112,8 @@ def test_start_serve_stop_start_again(start: Callable[..., Process]) -> None:
     assert password not in err
     lines = [json.loads(line) for line in err.splitlines()]  # each line of the log is JSON
     assert [line["event"] for line in lines] == ["serving", "leaving"]
+    assert lines[0]["login"].startswith("fleetwire login http://127.0.0.1:")
+    assert lines[0]["login"].endswith("admin-password")
     assert not (process.data / "server.json").exists()
     for name in ("admin-password", "server-key", "fleetwire.db"):
         assert (process.data / name).stat().st_mode & 0o077 == 0, name

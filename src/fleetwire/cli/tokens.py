@@ -140,7 +140,17 @@ def _create(values: argparse.Namespace) -> int:
     sys.stderr.write(f"This is shown once.{until}\n")
     if values.enrolment and isinstance(token, EnrolmentToken) and token.command is not None:
         sys.stderr.write(f"On the new machine:\n\n  {token.command}\n")
+        if is_loopback(token.command):
+            sys.stderr.write(
+                "\nThat is this machine only. For others log in by a name that they reach the "
+                "server by,\nand ask again.\n"
+            )
     return 0
+
+
+def is_loopback(command: str) -> bool:
+    """Say whether the server in the line is one that only its own machine reaches."""
+    return any(f"://{host}" in command for host in ("127.", "localhost", "[::1]"))
 
 
 def _configure_delete(parser: Parser) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -149,7 +150,13 @@ class Process:
             await web.wait_started()
             url = _url(listening, self.certificates)
             with _announced(self._config.data, url, self.certificates):
-                _log.info("serving", url=url, pid=os.getpid(), data=str(self._config.data))
+                _log.info(
+                    "serving",
+                    url=url,
+                    pid=os.getpid(),
+                    data=str(self._config.data),
+                    login=_login(self._config.data, url, self.certificates),
+                )
                 await self.leaving.wait()
                 _log.info("leaving", because=str(self.failure or "told to"))
                 await serving
@@ -486,6 +493,17 @@ def _url(listening: socket.socket, certificates: Certificates | None) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared
     scheme = "http" if certificates is None else "https"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _login(data: Path, url: str, certificates: Certificates | None) -> str:
+    """Return the command that logs in to it from this machine."""
+    words = ["fleetwire", "login", url]
+    if certificates is not None and certificates.fingerprint is not None:
+        words += ["--ca-fingerprint", certificates.fingerprint]
+    password = data / PASSWORD_FILE
+    if password.exists():
+        words += ["--password-file", str(password)]
+    return shlex.join(words)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from fleetwire.core.desired import Observation, Order, Wanted
 from fleetwire.core.envelopes import Envelope, NewKey, SignedKey
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.specs import Ping, Resources, Script, Scripted, Step
+from fleetwire.core.stops import SignedWord, StopEnvelope, StopOrder, StopsWord
 from fleetwire.protocol import codec, messages
 
 FOLDER = Path(__file__).parent / "golden"
@@ -22,6 +23,7 @@ FREE = {"facts", "env"}
 A = "0190b7f0-1c2d-7abc-8def-0123456789ab"
 B = "0190b7f0-1c2d-7abc-8def-0123456789ac"
 ENVELOPE = Envelope("c1", A, B, B, 4294967297, "script", "ab" * 32, 1, 2)
+STOP = StopEnvelope("c1", A, B, B, 2, 1500, 9)
 EXIT = Exited(
     at=2, cause="deadline", exit_code=None, signal=9, started_at=1, duration=0.5, length=3,
     sha256="cd" * 32, leftovers=1, error="why",
@@ -53,6 +55,10 @@ FROM_SERVER: dict[str, messages.FromServer] = {
     "desired-confined": messages.DesiredFrame(
         2, "active", (Wanted(A, 1, "run", order=order(CONFINED)),)
     ),
+    "desired-stop": messages.DesiredFrame(
+        2, "active", (Wanted(B, 2, "stop", grace=1.5, stop=StopOrder(STOP, "k1", b"\1" * 64)),)
+    ),
+    "stops-signed": messages.StopsSigned(SignedWord(StopsWord("c1", 9), "k1", b"\1" * 64)),
     "durable": messages.Durable(A, 5),
     "resend": messages.Resend(A, 5),
     "sealed": messages.Sealed((A, B)),
@@ -81,6 +87,7 @@ FROM_AGENT: dict[str, messages.FromAgent] = {
     ),
     "observed": messages.ObservedFrame(2, (Observation(A, 1, HAPPENINGS, 3),), complete=True),
     "observed-begins": messages.ObservedFrame(2, (Observation(A, 1, (), 3, begins=2),)),
+    "stop-refused": messages.StopRefused(B, 2, 9, "the stop is not signed"),
     "heartbeat": messages.Heartbeat(1, 9, 2, 0.25),
     "inventory": messages.Inventory({"hostname": "web-1", "disks": [{"mount": "/"}]}),
 }

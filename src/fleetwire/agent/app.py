@@ -35,6 +35,7 @@ from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.status import Status
 from fleetwire.agent.steps import StepBook
+from fleetwire.agent.stops import Stops
 from fleetwire.agent.vault import Vault
 from fleetwire.agent.watch import open_watch
 from fleetwire.core.errors import FleetwireError
@@ -140,6 +141,7 @@ async def run(
             policy=policy,
             around=around,
         ),
+        stops=Stops(identity),
         policy=policy,
         spawner=spawner,
         cleaner=cleaner,

@@ -19,6 +19,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     `incarnation` is the random id of this state directory (architecture 5.3): a wiped one is
     another. `server_keys` maps key ids to the Ed25519 keys that may sign orders for this node.
+    `signs_stops`: the server has said with its key that it signs stops, so no others are taken.
     """
 
     incarnation: str
@@ -30,6 +31,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     cluster: str = ""
     server_keys: dict[str, bytes] = {}
+    signs_stops: bool = False
 
     @property
     def enrolled(self) -> bool:

@@ -39,6 +39,7 @@ from fleetwire.core import limits
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observed
 from fleetwire.core.envelopes import SignedKey
+from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import (
     AgentConversation,
@@ -285,9 +286,12 @@ class _OpenLink:
                 self._open(welcome)
             case Desired():
                 parts.roster.apply(event)
+                self._tell_refusals()
                 self._uploader.wake()
             case messages.NewKeys():
                 self._hear_of_keys(event.chain)
+            case messages.StopsSigned():
+                self._hear_of_stops(event.signed)
             case messages.Durable():
                 parts.roster.durable(event.attempt, event.length)
                 self._uploader.wake()
@@ -316,7 +320,26 @@ class _OpenLink:
         except OSError as error:
             # They are told again on the next link; until then the old ones count.
             _log.warning("the server's new key could not be kept: %s", error.strerror)
-        self._parts.roster.trust(self._server_keys.known)
+        self._trust()
+
+    def _hear_of_stops(self, signed: SignedWord) -> None:
+        try:
+            self._server_keys.hear_of_stops(signed)
+        except OSError as error:
+            _log.warning("that the server signs stops could not be kept: %s", error.strerror)
+        self._trust()
+
+    def _trust(self) -> None:
+        keys_ = self._server_keys
+        self._parts.roster.trust(keys_.known, signed_stops=keys_.signs_stops)
+
+    def _tell_refusals(self) -> None:
+        """Tell of stops that were refused, here or on a link where that could not be said."""
+        if self._conversation.tells_refusals:
+            for one in self._parts.roster.stops.take_untold():
+                self._conversation.send_refusal(
+                    messages.StopRefused(one.attempt, one.epoch, one.at, one.reason)
+                )
 
     def _open(self, welcome: messages.Welcome) -> None:
         parts = self._parts
@@ -332,6 +355,7 @@ class _OpenLink:
         report = Observed(roster.applied, roster.observe(), complete=True)
         self._conversation.send_observed(report)
         self._uploader.confirmed(report.revision, roster.level.admin)
+        self._tell_refusals()
         self._opened.set()
         parts.status.say("link", f"connected to {self._server}")
         _log.info("connected to %s", self._server, extra={"fields": {"epoch": welcome.link_epoch}})

@@ -43,6 +43,7 @@ from fleetwire.agent.spawner import SpawnerLine
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.starts import Starts
 from fleetwire.agent.status import Status
+from fleetwire.agent.stops import Stops
 from fleetwire.core import limits
 from fleetwire.core.desired import Desired, Observation, Wanted
 from fleetwire.core.leases import generation_of
@@ -70,6 +71,7 @@ class Roster:
         *,
         capacity: int,
         starter: Starter,
+        stops: Stops,
         spawner: SpawnerLine,
         cleaner: Cleaner,
         lease: Lease,
@@ -82,6 +84,7 @@ class Roster:
         self._places = places
         self._capacity = capacity
         self._starter = starter
+        self.stops = stops
         self._cleaner = cleaner
         cleaner.used = self._forget_folder_of
         self._lease = lease
@@ -177,9 +180,12 @@ class Roster:
 
     # What the server says.
 
-    def trust(self, server_keys: Mapping[str, bytes]) -> None:
-        """Take orders signed by these keys, and by no others, from now on."""
+    def trust(self, server_keys: Mapping[str, bytes], *, signed_stops: bool) -> None:
+        """Take orders signed by these keys, and by no others, from now on; with `signed_stops`
+        that goes for stops too.
+        """
         self._starter.trust(server_keys)
+        self.stops.trust(server_keys, signed=signed_stops)
 
     def apply(self, desired: Desired) -> None:
         """Take the server's level or a delta of it. A drain is durable before anything else
@@ -285,6 +291,9 @@ class Roster:
 
     def _want(self, wanted: Wanted, starts: list[Entry]) -> None:
         entry = self._entries.get(wanted.attempt)
+        if wanted.wish == "stop" and (why := self._stop_objection(entry, wanted)) is not None:
+            self.stops.refuse(wanted, why, at=self._wall())
+            return
         if entry is None and self._cleaner.has(wanted.attempt):
             if wanted.wish == "forget":
                 self._cleaner.forget(wanted.attempt)
@@ -298,6 +307,15 @@ class Roster:
             # have begun, and ended, while no link was there and the spawner's answer is under way.
             if not entry.asked or entry.folder.begun is not None:
                 self.readable[wanted.attempt] = None
+
+    def _stop_objection(self, entry: Entry | None, wanted: Wanted) -> str | None:
+        """Say why a stop is not to be carried out, or None. What is refused leaves no trace: nor
+        does it take the place of what the server said before.
+        """
+        have = None if entry is None or entry.folder.ended else entry.folder
+        if have is None:
+            return self.stops.objection(wanted, None)
+        return self.stops.objection(wanted, have.ordered if have.begun is None else have.begun)
 
     def _act(self, entry: Entry | None, wanted: Wanted, starts: list[Entry]) -> None:
         if self._cleaner.deletes(wanted.attempt):

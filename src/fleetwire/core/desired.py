@@ -16,6 +16,7 @@ from fleetwire.core.envelopes import Envelope
 from fleetwire.core.happenings import Count, Happening
 from fleetwire.core.ids import WHOLE
 from fleetwire.core.specs import Spec
+from fleetwire.core.stops import StopOrder
 
 NodeWish: TypeAlias = Literal["run", "stop", "forget"]
 
@@ -39,8 +40,10 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
     there only while it may still start; `forget` means its folder may go (it is sealed, or
     the server never knew it).
 
-    `attempt` becomes the name of a folder on the node, for stops and deletions too, which need no
-    signature: so nothing but an id is ever taken from the wire.
+    `stop` is the order of a stop, for nodes whose agent knows `signed-stops`.
+
+    `attempt` becomes the name of a folder on the node, for deletions too, which need no signature:
+    so nothing but an id is ever taken from the wire.
     """
 
     attempt: Annotated[str, msgspec.Meta(pattern=WHOLE)]
@@ -49,6 +52,7 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
     have: int = 0
     grace: float | None = None
     order: Order | None = None
+    stop: StopOrder | None = None
 
 
 class Desired(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from fleetwire.core.absences import Life
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Desired, Observation, Observed, Wanted
 from fleetwire.core.envelopes import BoundClaim, HelloClaim, SignedKey, hello_bytes
+from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import codec, messages, versions
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.credit import Credit
@@ -76,13 +77,20 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 ServerEvent: TypeAlias = (
-    VerifyNeeded | Observed | messages.Heartbeat | messages.Inventory | LogFrame | Closed
+    VerifyNeeded
+    | Observed
+    | messages.StopRefused
+    | messages.Heartbeat
+    | messages.Inventory
+    | LogFrame
+    | Closed
 )
 AgentEvent: TypeAlias = (
     SignatureNeeded
     | Opened
     | Desired
     | messages.NewKeys
+    | messages.StopsSigned
     | messages.Durable
     | messages.Resend
     | messages.Sealed
@@ -240,6 +248,16 @@ class ServerConversation(_Conversation):
         if chain and versions.ROTATION in self.features:
             self._send(messages.NewKeys(chain))
 
+    @property
+    def signs_stops(self) -> bool:
+        """Whether the agent is told signed stops, and no others."""
+        return versions.SIGNED_STOPS in self.features
+
+    def send_stops_word(self, signed: SignedWord | None) -> None:
+        """Say with the server's key that it signs stops, where the agent asks."""
+        if signed is not None and self.signs_stops:
+            self._send(messages.StopsSigned(signed))
+
     def send_desired(self, desired: Desired) -> None:
         """Send a level or a delta, split so that no frame passes its limit."""
         for batch in _batches(desired.attempts):
@@ -331,6 +349,7 @@ class AgentConversation(_Conversation):
         self,
         message: messages.DesiredFrame
         | messages.NewKeys
+        | messages.StopsSigned
         | messages.Durable
         | messages.Resend
         | messages.Sealed
@@ -353,7 +372,7 @@ class AgentConversation(_Conversation):
             case messages.Sealed() | messages.Unknown():
                 for attempt in message.attempts:
                     self.credit.forget(attempt)
-            case messages.Beat() | messages.NewKeys():
+            case messages.Beat() | messages.NewKeys() | messages.StopsSigned():
                 pass
         self._events.append(message)
 
@@ -429,6 +448,15 @@ class AgentConversation(_Conversation):
                     complete=observed.complete and number == len(batches),
                 )
             )
+
+    @property
+    def tells_refusals(self) -> bool:
+        """Whether the server can be told of stops that were refused."""
+        return versions.SIGNED_STOPS in self.features
+
+    def send_refusal(self, refusal: messages.StopRefused) -> None:
+        """Say that a stop was not carried out."""
+        self._send(refusal)
 
     def send_heartbeat(self, heartbeat: messages.Heartbeat) -> None:
         """Say that the agent is alive."""

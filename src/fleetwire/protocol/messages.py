@@ -16,6 +16,7 @@ from fleetwire.core.clones import Step
 from fleetwire.core.desired import Observation, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import SignedKey
+from fleetwire.core.stops import SignedWord
 
 Nonce: TypeAlias = Annotated[str, msgspec.Meta(min_length=32, max_length=64)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
@@ -122,6 +123,25 @@ class NewKeys(Message, frozen=True, tag="new-keys"):
     chain: Annotated[tuple[SignedKey, ...], msgspec.Meta(max_length=limits.SERVER_KEYS)]
 
 
+class StopsSigned(Message, frozen=True, tag="stops-signed"):
+    """Server, before any level, where both know `signed-stops`: it signs its stops, and says so
+    with its key (core.stops).
+    """
+
+    signed: SignedWord
+
+
+class StopRefused(Message, frozen=True, tag="stop-refused"):
+    """Agent, where both know `signed-stops`: this node was told to stop one of its attempts, by
+    whoever, and did not, for `reason`. `at` is when (microseconds).
+    """
+
+    attempt: IdText
+    epoch: Count
+    at: int
+    reason: Annotated[str, msgspec.Meta(max_length=limits.REASON_CHARS)]
+
+
 class Heartbeat(Message, frozen=True, tag="heartbeat"):
     """Agent: alive. `busy` counts its live attempts."""
 
@@ -145,9 +165,18 @@ class Inventory(Message, frozen=True, tag="inventory"):
 
 
 FromServer: TypeAlias = (
-    Challenge | Welcome | NewKeys | DesiredFrame | Durable | Resend | Sealed | Unknown | Beat
+    Challenge
+    | Welcome
+    | NewKeys
+    | StopsSigned
+    | DesiredFrame
+    | Durable
+    | Resend
+    | Sealed
+    | Unknown
+    | Beat
 )
-FromAgent: TypeAlias = Hello | ObservedFrame | Heartbeat | Inventory
+FromAgent: TypeAlias = Hello | ObservedFrame | StopRefused | Heartbeat | Inventory
 
 # Close codes, 4000-4999 is the application's range (RFC 6455, 7.4.2).
 CLOSE_BAD_FRAME: Final = 4400

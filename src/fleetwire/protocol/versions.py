@@ -24,7 +24,9 @@ SECRETS: Final = secrets.FEATURE
 """Orders may have secrets, sealed for the node; it masks them in output (release 0.2.0)."""
 CONFINE: Final = "confine"
 """Specs may name a user and limits (`run_as`, `resources`)."""
-FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, SECRETS, CONFINE)
+SIGNED_STOPS: Final = "signed-stops"
+"""The server says with its key that it signs stops, and does; refusals of others are told."""
+FEATURES: Final[tuple[str, ...]] = (ZSTD, BOUND, ROTATION, SECRETS, CONFINE, SIGNED_STOPS)
 
 
 def common_version(offered: tuple[int, ...]) -> int | None:

@@ -43,6 +43,7 @@ from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, health, people
 from fleetwire.server.domain import dispatch as dispatch_domain
 from fleetwire.server.domain import secrets as secret_values
+from fleetwire.server.domain import stops as stops_domain
 from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
@@ -58,6 +59,7 @@ from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.loops.secrets import SecretsLoop
+from fleetwire.server.loops.stops import StopsLoop, word
 from fleetwire.server.loops.storage import StorageLoop
 from fleetwire.server.master_key import MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
@@ -190,6 +192,7 @@ class Process:
             await self.database.write(
                 partial(dispatch_domain.sign_again, signing=again, key=signer.key_id)
             )
+            await self.database.write(partial(stops_domain.sign_again, key=signer.key_id))
             hosts = reach.in_urls(reach.of_this_machine(config.host, config.names))
             gateway = Gateway(
                 self.database,
@@ -203,6 +206,7 @@ class Process:
                 names=hosts,
                 ca=self._pin,
                 chain=key_chain(config.data),
+                stops=word(signer, founded.id, now_us()),
             )
             enrolment = Enrolment(
                 self.database,
@@ -216,7 +220,8 @@ class Process:
             dispatch = DispatchLoop(
                 self.database, signer, cluster_id=founded.id, clock=now_us, sealing=sealing
             )
-            self.database.react(dispatch.react, gateway.react)
+            stops = StopsLoop(self.database, signer, cluster_id=founded.id)
+            self.database.react(dispatch.react, stops.react, gateway.react)
             self._proof = ProofLoop(self.database, clock=now_us)
             self._loops = Runner(
                 [
@@ -224,6 +229,7 @@ class Process:
                     LeasesLoop(self.database, gateway.reading, monotonic=time.monotonic),
                     SealingLoop(self.database, self.logs),
                     SecretsLoop(self.database),
+                    stops,
                     self._proof,
                     *([StorageLoop(self.reserve)] if self.reserve is not None else []),
                     RetentionLoop(self.database, self.logs, config.keep, clock=now_us),

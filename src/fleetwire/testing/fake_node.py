@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import zstandard
-from nacl.signing import SigningKey
+from nacl.exceptions import CryptoError
+from nacl.signing import SigningKey, VerifyKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -35,6 +36,7 @@ from fleetwire.core.happenings import (
 )
 from fleetwire.core.leases import generation_of
 from fleetwire.core.specs import Script, Scripted, Spec, Step
+from fleetwire.core.stops import stop_bytes, stop_objection
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import (
     AgentConversation,
@@ -127,6 +129,7 @@ class FakeNode:
         self.closed: tuple[int, str] | None = None
         self.beats = 0
         self.unknown: list[str] = []
+        self.refused: list[tuple[str, str]] = []
         self.boot_id = "boot"
         self.life: Life | None = None
         self._server_key = server_key
@@ -281,6 +284,12 @@ class FakeNode:
                 del self.spool[wanted.attempt]
             return
         if wanted.wish == "stop":
+            if (why := self._stop_objection(wanted)) is not None:
+                self.refused.append((wanted.attempt, why))
+                self._talk().send_refusal(
+                    messages.StopRefused(wanted.attempt, wanted.epoch, self._clock(), why)
+                )
+                return
             if held is None:
                 held = self.spool[wanted.attempt] = FakeAttempt(wanted.attempt, wanted.epoch)
                 held.happenings.append(NeverStarted(self._clock()))
@@ -301,6 +310,27 @@ class FakeNode:
             return
         self.starts.append((wanted.attempt, wanted.epoch))
         self._start(attempt, wanted.order.spec)
+
+    def _stop_objection(self, wanted: Wanted) -> str | None:
+        """As an agent does it, where both sides know signed stops."""
+        order = wanted.stop
+        if not self._talk().tells_refusals or self._server_key is None:
+            return None
+        if order is None:
+            return "the stop is not signed"
+        try:
+            VerifyKey(self._server_key).verify(stop_bytes(order.envelope), order.signature)
+        except CryptoError:
+            return "the stop's signature is wrong"
+        return stop_objection(
+            order.envelope,
+            cluster=self.identity.cluster,
+            node=self.identity.node,
+            attempt=wanted.attempt,
+            epoch=wanted.epoch,
+            grace=wanted.grace,
+            begun=None,
+        )
 
     def _start(self, attempt: FakeAttempt, spec: Spec) -> None:
         steps = spec.steps if isinstance(spec, Scripted) else _steps(spec)

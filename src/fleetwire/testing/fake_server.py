@@ -32,10 +32,19 @@ from fleetwire.core.ids import make_id
 from fleetwire.core.leases import next_epoch
 from fleetwire.core.secrets import Content, Given, sealed_sha256, write_content
 from fleetwire.core.specs import Spec, kind_of, secrets_of
+from fleetwire.core.stops import (
+    SignedWord,
+    StopEnvelope,
+    StopOrder,
+    StopsWord,
+    in_ms,
+    stop_bytes,
+    word_bytes,
+)
 from fleetwire.protocol import codec, messages
 from fleetwire.protocol.codec import LogFrame
 from fleetwire.protocol.conversation import Closed, Phase, ServerConversation, VerifyNeeded
-from fleetwire.protocol.versions import FEATURES, SUBPROTOCOL, ZSTD
+from fleetwire.protocol.versions import FEATURES, SIGNED_STOPS, SUBPROTOCOL, ZSTD
 
 CLUSTER: Final = "test-cluster"
 KEY_ID: Final = "server-key-1"
@@ -70,6 +79,7 @@ class FakeNode(msgspec.Struct, kw_only=True):
     hellos: list[messages.Hello] = []
     complete: list[Observed] = []
     inventory: dict[str, object] = {}
+    refused: list[messages.StopRefused] = []
     beats: int = 0
 
 
@@ -154,6 +164,11 @@ class FakeServer:
             self._server = None
 
     @property
+    def signs(self) -> bool:
+        """Whether it signs its stops."""
+        return SIGNED_STOPS in self.manners.features
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://{self.host}:{self.port}"
@@ -231,6 +246,25 @@ class FakeServer:
         )
         signature = bindings.crypto_sign(order_bytes(envelope), self._secret)[:64]
         return Order(spec, envelope, KEY_ID, signature, sealed)
+
+    def sign_stop(self, attempt: FakeAttempt, *, grace: float | None) -> StopOrder:
+        """Return the signed stop of an attempt."""
+        envelope = StopEnvelope(
+            cluster=CLUSTER,
+            node=attempt.node,
+            run=attempt.order.envelope.run if attempt.order is not None else new_id(),
+            attempt=attempt.id,
+            epoch=attempt.epoch,
+            grace_ms=in_ms(grace),
+            issued_at=now_us(),
+        )
+        signature = bindings.crypto_sign(stop_bytes(envelope), self._secret)[:64]
+        return StopOrder(envelope, KEY_ID, signature)
+
+    def word(self) -> SignedWord:
+        """Return the word that stops are signed."""
+        said = StopsWord(CLUSTER, now_us())
+        return SignedWord(said, KEY_ID, bindings.crypto_sign(word_bytes(said), self._secret)[:64])
 
     def stop_attempt(self, attempt: FakeAttempt, *, grace: float | None = None) -> None:
         """Wish it stopped."""
@@ -350,6 +384,9 @@ class FakeServer:
                 self.nodes[node_id].beats += 1
                 if self.manners.answer_beats:
                     conversation.send(messages.Beat(event.sequence, now_us()))
+            case messages.StopRefused():
+                self.frames.append("stop-refused")
+                self.nodes[node_id].refused.append(event)
             case messages.Inventory():
                 self.frames.append("inventory")
                 self.nodes[node_id].inventory = event.facts
@@ -387,6 +424,7 @@ class FakeServer:
                 clock=now_us(),
             )
         )
+        conversation.send_stops_word(self.word())
 
     def _observed(
         self, node: FakeNode, conversation: ServerConversation, observed: Observed
@@ -474,6 +512,9 @@ class FakeServer:
             have=attempt.length,
             grace=attempt.grace,
             order=None if begun or attempt.wish != "run" else attempt.order,
+            stop=self.sign_stop(attempt, grace=attempt.grace)
+            if attempt.wish == "stop" and self.signs
+            else None,
         )
 
     def _converse(self, node_id: str, say: Callable[[ServerConversation], None]) -> None:

@@ -36,6 +36,7 @@ from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
 from fleetwire.server.loops.secrets import SecretsLoop
+from fleetwire.server.loops.stops import StopsLoop, word
 from fleetwire.server.master_key import KEY_FILE, MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
@@ -103,6 +104,7 @@ class Heart:
             monotonic=clock.monotonic,
             nonce=lambda: secrets.token_hex(16),
             hello_within_s=hello_within_s,
+            stops=word(signer, cluster_id, clock.wall()),
         )
         self.enrolment = Enrolment(
             database,
@@ -119,7 +121,10 @@ class Heart:
         self.leases = LeasesLoop(database, self.gateway.reading, monotonic=clock.monotonic)
         self.sealing = SealingLoop(database, logs)
         self.forgetting = SecretsLoop(database)
-        self.runner = Runner([self.dispatch, self.leases, self.sealing, self.forgetting], nudges)
+        self.stops = StopsLoop(database, signer, cluster_id=cluster_id)
+        self.runner = Runner(
+            [self.dispatch, self.leases, self.sealing, self.forgetting, self.stops], nudges
+        )
         self.url = ""
 
     @property
@@ -280,7 +285,7 @@ async def heart(
         )  # fmt: skip
         if not drop_nudges:
             reactions = [one.dispatch.react] if loops else []
-            database.react(*reactions, one.gateway.react)
+            database.react(*reactions, one.stops.react, one.gateway.react)
         server = _Uvicorn(
             uvicorn.Config(
                 Starlette(routes=[*one.gateway.routes, *one.enrolment.routes]),

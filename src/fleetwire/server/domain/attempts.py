@@ -21,7 +21,7 @@ from fleetwire.core.attempts import give_back as core_give_back
 from fleetwire.core.desired import NodeWish, Observation
 from fleetwire.core.happenings import Declined, Exited, Lost, NeverStarted, Started
 from fleetwire.core.restore import is_foreign
-from fleetwire.server.domain import cluster, restore
+from fleetwire.server.domain import cluster, restore, stops
 from fleetwire.server.domain import nodes as node_cases
 from fleetwire.server.domain.changes import EMPTY_SHA256, Changes
 from fleetwire.server.domain.restore import Asked
@@ -190,7 +190,7 @@ class _Taking:
             # Given up, and yet it runs: its end will be kept as the late exit (5.5). Where another
             # attempt has taken its place, or somebody wished so, it is to stop now (P3).
             if row.attempt.wish == "stop":
-                self._void.append((row.id, observation.epoch, "stop"))
+                self._stop(row, observation.epoch)
         elif row.attempt.state in FINAL:
             late = row.attempt.late_exit
             if late is not None and row.log_state == "missing":
@@ -288,10 +288,15 @@ class _Taking:
         lives = any(isinstance(one, Started) for one in observation.happenings)
         ended = any(isinstance(one, Exited | Lost) for one in observation.happenings)
         if lives and not ended:
-            self._void.append((row.id, observation.epoch, "stop"))
+            self._stop(row, observation.epoch)
         elif row.attempt.node != node or row.attempt.state == "pending":
             # Where the node has it under its true epoch as well, its folder is not to go.
             self._void.append((row.id, observation.epoch, "forget"))
+
+    def _stop(self, row: AttemptRow, epoch: int) -> None:
+        """Have the node stop what runs there under an assignment that is over."""
+        stops.fence(self.changes.tx, row, self.link.id, epoch)
+        self._void.append((row.id, epoch, "stop"))
 
     def _settle(self, row: AttemptRow) -> None:
         """Seal the log where all of it is known to be durable; else say what is waited for."""

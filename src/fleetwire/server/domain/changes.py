@@ -14,6 +14,7 @@ import msgspec
 from fleetwire.core import retry
 from fleetwire.core.attempts import FINAL, Applied, Attempt, supersede
 from fleetwire.core.runs import fold_counts, no_counts
+from fleetwire.server.domain import stops
 from fleetwire.server.logs.base import segment_at
 from fleetwire.server.store import attempts, decisions, runs
 from fleetwire.server.store.attempts import SETTLED, AttemptRow, LogState
@@ -128,6 +129,7 @@ class Changes:
         self._retry()
         changed = self._changed()
         attempts.save(tx.connection, changed)
+        stops.follow(tx, changed)
         if self._next:
             attempts.insert_all(tx.connection, list(self._next.values()))
             runs.point(tx.connection, {new.task_id: new.id for new in self._next.values()})

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from fleetwire.core.attempts import FINAL, apply, may_still_run, offer
+from fleetwire.core.attempts import FINAL, apply, offer
 from fleetwire.core.desired import NodeWish, Order, Wanted
 from fleetwire.core.dispatch import AdminState
 from fleetwire.core.envelopes import Envelope
@@ -20,11 +20,14 @@ from fleetwire.core.restore import Doubt, held
 from fleetwire.core.specs import RunRequest, is_confined, secrets_of
 from fleetwire.server.domain import restore
 from fleetwire.server.domain.changes import Changes
+from fleetwire.server.domain.stops import wish_of
 from fleetwire.server.store import Connection, attempts, nodes, runs
 from fleetwire.server.store import secrets as sealed_rows
+from fleetwire.server.store import stops as stop_rows
 from fleetwire.server.store.attempts import SETTLED, AttemptRow
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import LinkRow
+from fleetwire.server.store.stops import SignedStop, Stopped
 
 US: Final = 1_000_000
 _envelope = msgspec.json.Decoder(Envelope)
@@ -44,6 +47,8 @@ class Asked(NamedTuple):
     `full` asks for the whole level, else for what differs from `told`. `awaiting` are ended
     attempts whose log the link still waits to see settled. `holds`: no order is to be told yet
     (core.clones.HOLD_BEATS). `confines`: its agent knows specs that name a user or limits.
+    `signs`: it is told signed stops and no others; `fenced` are (attempt, epoch) of assignments
+    that are over, whose stops it still waits for.
     """
 
     link_epoch: int
@@ -52,6 +57,8 @@ class Asked(NamedTuple):
     told: Mapping[str, Word] = {}
     awaiting: tuple[str, ...] = ()
     confines: bool = True
+    signs: bool = False
+    fenced: tuple[tuple[str, int], ...] = ()
 
 
 class Held(NamedTuple):
@@ -69,9 +76,9 @@ class Level(msgspec.Struct, frozen=True):
 
     `wanted` has `have` = 0 throughout: durable lengths are the log store's, and the link puts
     them in; `held` tells more of the same attempts. `sealed`: the log is settled, so the spool
-    may go. `again`: to be sent from 0 once more. `kept_back`: told without an order that is still
-    to come. `stale`: a newer link has won, or the node was deleted (`gone`); nothing else is set
-    then.
+    may go. `again`: to be sent from 0 once more. `kept_back`: told without an order, or not told a
+    stop, that is still to come. `fences` are stops of assignments that are over. `stale`: a newer
+    link has won, or the node was deleted (`gone`); nothing else is set then.
     """
 
     stale: bool = False
@@ -84,6 +91,7 @@ class Level(msgspec.Struct, frozen=True):
     sealed: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     kept_back: frozenset[str] = frozenset()
+    fences: tuple[Wanted, ...] = ()
 
 
 Levels: TypeAlias = dict[str, Level]
@@ -123,6 +131,7 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
             rows[node] = [
                 row for row in rows[node] if not _refused(changes, row, requests.get(row.run_id))
             ]
+    signed = _signed(tx, rows, {node: asked[node] for node in current})
     awaiting = [id_ for node in current for id_ in asked[node].awaiting]
     settled = attempts.settled_of(tx.connection, awaiting) if awaiting else {}
     levels = {
@@ -130,6 +139,9 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
     }
     for node, link in current.items():
         of_node = rows.get(node, [])
+        unsigned = _unsigned(of_node, signed) if asked[node].signs else frozenset[str]()
+        if unsigned and not asked[node].full:
+            of_node = [row for row in of_node if row.id not in unsigned]
         mine = {id_: settled[id_] for id_ in asked[node].awaiting if id_ in settled}
         levels[node] = Level(
             revision=link.revision,
@@ -138,11 +150,16 @@ def desired(tx: Tx, asked: Mapping[str, Asked], *, key: str) -> Levels:
             wanted=tuple(
                 _wanted(changes, row, link, requests, key, sealed)
                 if row.id in ordered
-                else _told_without_order(row)
+                else _told_without_order(row, signed, signs=asked[node].signs)
                 for row in of_node
             ),
-            kept_back=frozenset(
+            kept_back=unsigned.union(
                 row.id for row in of_node if _may_start(row, doubt) and row.id not in ordered
+            ),
+            fences=tuple(
+                Wanted(id_, epoch, "stop", grace=stop.grace, stop=stop.order)
+                for id_, epoch in asked[node].fenced
+                if (stop := signed.get((id_, node, epoch))) is not None
             ),
             held={
                 row.id: Held(row.segment, row.attempt.state in FINAL, row.log_length)
@@ -196,13 +213,47 @@ def _refused(changes: Changes, row: AttemptRow, request: RunRequest | None) -> b
     return True
 
 
-def _told_without_order(row: AttemptRow) -> Wanted:
+def _signed(
+    tx: Tx, rows: Mapping[str, list[AttemptRow]], asked: Mapping[str, Asked]
+) -> dict[Stopped, SignedStop]:
+    """Return the signed stops among what these links have to hear."""
+    ids = {
+        row.id
+        for node, of_node in rows.items()
+        if asked[node].signs
+        for row in of_node
+        if row.attempt.wish == "stop"
+    }
+    ids.update(id_ for one in asked.values() for id_, _ in one.fenced)
+    return stop_rows.signed(tx.connection, ids) if ids else {}
+
+
+def _unsigned(rows: list[AttemptRow], signed: Mapping[Stopped, SignedStop]) -> frozenset[str]:
+    """Return which of these are to be stopped and cannot be told so yet."""
+    wishes = [wish for row in rows if (wish := wish_of(row)) is not None]
+    return frozenset(
+        wish.attempt
+        for wish in wishes
+        if (stop := signed.get(wish.of)) is None or stop.grace != wish.grace
+    )
+
+
+def _told_without_order(
+    row: AttemptRow, signed: Mapping[Stopped, SignedStop], *, signs: bool
+) -> Wanted:
+    """Return the level of what has its order already, or is to have none. What was given up may
+    still run there: whoever wished it to stop wishes so still.
+    """
     one = row.attempt
-    if one.state in FINAL:
-        # What was given up may still run there: whoever wished it to stop wishes so still.
-        stops = one.wish == "stop" and may_still_run(one)
-        return Wanted(one.id, one.epoch, "stop" if stops else "run", grace=row.stop_grace)
-    return Wanted(one.id, one.epoch, one.wish, grace=row.stop_grace)
+    wish = wish_of(row)
+    if wish is None:
+        return Wanted(one.id, one.epoch, "run", grace=row.stop_grace)
+    if not signs:
+        return Wanted(one.id, one.epoch, "stop", grace=wish.grace)
+    stop = signed.get(wish.of)
+    if stop is None or stop.grace != wish.grace:
+        return Wanted(one.id, one.epoch, "run")
+    return Wanted(one.id, one.epoch, "stop", grace=wish.grace, stop=stop.order)
 
 
 def _wanted(  # each argument is one source of the order

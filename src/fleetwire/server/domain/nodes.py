@@ -25,7 +25,8 @@ from fleetwire.server.domain.enrolment import (
     record_refusal,
 )
 from fleetwire.server.domain.errors import NotFound
-from fleetwire.server.store import Connection, attempts, nodes
+from fleetwire.server.store import Connection, attempts, decisions, nodes
+from fleetwire.server.store.decisions import Decision
 from fleetwire.server.store.engine import Tx
 from fleetwire.server.store.nodes import LinkRow, Silence, silences
 
@@ -55,6 +56,7 @@ __all__ = [
     "keys_of",
     "let_in",
     "list_tokens",
+    "note_refused_stop",
     "note_strange",
     "record_refusal",
     "set_admin",
@@ -357,6 +359,22 @@ def note_strange(tx: Tx, node: str, ids: Sequence[str]) -> None:
         node_story.say(
             tx, node, f"ALARM: spoke of {len(others)} attempts of other nodes: refused ({named})"
         )
+
+
+def note_refused_stop(tx: Tx, node: str, attempt: str, epoch: int, why: str) -> None:
+    """A node did not stop one of its attempts, because the stop was not ours: somebody else has
+    spoken to it. Told once for each reason; of what is not the node's nothing is.
+    """
+    row = attempts.look(tx.connection, [attempt]).get(attempt)
+    if row is None:
+        return
+    if row.attempt.node != node and not decisions.was_given(tx.connection, attempt, node, epoch):
+        return
+    text = f"ALARM: the node refused to stop it (epoch {epoch}): {why}"
+    if text in decisions.texts(tx.connection, attempt, node):
+        return
+    decisions.record(tx.connection, [Decision(tx.now, row.run_id, attempt, node, epoch, text)])
+    node_story.say(tx, node, f"ALARM: refused to stop {attempt} (epoch {epoch}): {why}")
 
 
 def admission(connection: Connection) -> str | None:

@@ -18,9 +18,10 @@ from fleetwire.core.clones import HOLD_BEATS
 from fleetwire.core.envelopes import SignedKey, hello_objection
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import is_id
+from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
-from fleetwire.protocol.versions import SUBPROTOCOL
+from fleetwire.protocol.versions import FEATURES, SIGNED_STOPS, SUBPROTOCOL
 from fleetwire.server.domain.nodes import NodeRefused, NodeWaiting, Reading
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
 from fleetwire.server.gateway.greetings import Gate, Greetings, Unverified, Welcomed
@@ -45,7 +46,8 @@ class Gateway:
     `nonce` makes 32 to 64 characters of chance, `clock` is microseconds since 1970,
     `monotonic` seconds. `names` are the hosts that this server is reached by, None where that
     does not matter; `ca` returns the fingerprint of the CA that agents pin, None where there is
-    none. `chain`: which keys of the server followed which.
+    none. `chain`: which keys of the server followed which; `stops`: its word that it signs stops,
+    None where nobody does.
     """
 
     def __init__(
@@ -65,7 +67,10 @@ class Gateway:
         names: frozenset[str] | None = None,
         ca: Callable[[], str | None] = lambda: None,
         chain: tuple[SignedKey, ...] = (),
+        stops: SignedWord | None = None,
     ) -> None:
+        self._stops = stops
+        self._offered = tuple(one for one in FEATURES if stops is not None or one != SIGNED_STOPS)
         self._database = database
         self._logs = logs
         self._cluster = cluster_id
@@ -79,7 +84,7 @@ class Gateway:
         self._chain = chain
         self._monotonic = monotonic
         self._gate = Gate(monotonic=monotonic)
-        self._greetings = Greetings(database, key=key)
+        self._greetings = Greetings(database, key=key, signs=stops is not None)
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)
@@ -171,6 +176,7 @@ class Gateway:
             node=node,
             nonce=self._nonce(),
             clock=self._clock(),
+            offered=self._offered,
             # Only this machine gets here without TLS.
             needs_bound=scope.get("scheme") == "wss",
         )
@@ -226,6 +232,7 @@ class Gateway:
                 clock=self._clock(),
             ),
             self._chain,
+            self._stops,
         )
 
     async def _hello(

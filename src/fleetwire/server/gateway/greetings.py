@@ -88,12 +88,13 @@ class _Hello(NamedTuple):
 class Greetings:
     """Takes the hellos of all links, as many as there are, in one use case after another.
 
-    `key` is the id of the server's key, with which orders are signed.
+    `key` is the id of the server's key, with which orders are signed; `signs`: stops are, too.
     """
 
-    def __init__(self, database: Database, *, key: str) -> None:
+    def __init__(self, database: Database, *, key: str, signs: bool = False) -> None:
         self._database = database
         self._key = key
+        self._signs = signs
         self._queue: list[_Hello] = []
         self._some = asyncio.Event()
 
@@ -167,9 +168,15 @@ class Greetings:
         greetings = {hello.node: _greeting(hello) for hello in batch}
         accepted = nodes.accept_hellos(tx, greetings)
         holds = {hello.node: hello.holds for hello in batch}
-        confines = {hello.node: versions.CONFINE in hello.needed.hello.features for hello in batch}
+        features = {hello.node: hello.needed.hello.features for hello in batch}
         asked = {
-            node: Asked(one.link_epoch, full=True, holds=holds[node], confines=confines[node])
+            node: Asked(
+                one.link_epoch,
+                full=True,
+                holds=holds[node],
+                confines=versions.CONFINE in features[node],
+                signs=self._signs and versions.SIGNED_STOPS in features[node],
+            )
             for node, one in accepted.items()
             if isinstance(one, Accepted)
         }

@@ -17,6 +17,7 @@ from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.core.envelopes import SignedKey
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
+from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
 from fleetwire.protocol.conversation import Phase, ServerConversation
@@ -41,6 +42,8 @@ UNSENT_MOST: Final = 1024
 MENTIONED_MOST: Final = 100_000
 """Attempts that a node can mention before it says that this is all."""
 SEND_WITHIN_S: Final = 30.0
+REFUSALS_MOST: Final = 100
+"""Refused stops that one link may have recorded."""
 STRANGE_EVERY_S: Final = 60.0
 STRANGE_MOST: Final = 100
 """So often, and of so many, it is looked whether an unknown attempt is another node's."""
@@ -128,6 +131,9 @@ class Link:
         self._inventory: dict[str, Any] | None = None
         self._revision: tuple[int, str] | None = None
         self._strange_from = 0.0
+        self._fenced: dict[tuple[str, int], None] = {}
+        self._keeps_back = False
+        self._refusals = 0
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -151,14 +157,20 @@ class Link:
         logs = [(held.segment, id_) for id_, held in level.held.items()]
         self._tell_all(level, await self._rooms.logs.lengths(logs) if logs else {})
 
-    def welcome(self, welcome: messages.Welcome, chain: tuple[SignedKey, ...] = ()) -> None:
-        """Tell the terms, and before any order how the server's keys have changed. Raises
-        LinkEnded where a newer link came before they could be told.
+    def welcome(
+        self,
+        welcome: messages.Welcome,
+        chain: tuple[SignedKey, ...] = (),
+        stops: SignedWord | None = None,
+    ) -> None:
+        """Tell the terms, and before any order how the server's keys have changed, and that it
+        signs `stops`. Raises LinkEnded where a newer link came before they could be told.
         """
         if self._conversation.phase is Phase.CLOSED:
             raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
         self._conversation.welcome(welcome)
         self._conversation.send_keys(chain)
+        self._conversation.send_stops_word(stops)
 
     def close(self, code: int, reason: str) -> None:
         """End the link soon, with this close code. Idempotent: the first reason stands."""
@@ -226,6 +238,8 @@ class Link:
             self._take_log(event)
         elif isinstance(event, Observed):
             self._take_observed(event, size)
+        elif isinstance(event, messages.StopRefused):
+            self._take_refusal(event)
         elif isinstance(event, messages.Inventory):
             # The newest counts; one write is under way at a time.
             if self._inventory is None:
@@ -296,6 +310,29 @@ class Link:
         """Queue a report; `size` bytes stay held until it is answered."""
         self._unanswered.append(size)
         self._rooms.reports.add(self, report)
+
+    def _take_refusal(self, refusal: messages.StopRefused) -> None:
+        """The node did not stop one of its attempts: a person must know, and of so many."""
+        self._refusals += 1
+        if self._refusals <= REFUSALS_MOST:
+            self._spawn(self._store_refusal(refusal))
+
+    async def _store_refusal(self, one: messages.StopRefused) -> None:
+        try:
+            await self._rooms.database.write(
+                partial(
+                    nodes.note_refused_stop,
+                    node=self.node,
+                    attempt=one.attempt,
+                    epoch=one.epoch,
+                    why=one.reason,
+                ),
+                grows=True,
+            )
+        except DatabaseFailed:
+            raise
+        except FleetwireError as error:
+            _log.warning("a refused stop was not recorded", node=self.node, error=error.detail)
 
     async def _store_inventory(self) -> None:
         while self._inventory is not None:
@@ -412,7 +449,7 @@ class Link:
         stalled = [id_ for id_, tail in self._tails.items() if tail.stalled]
         if stalled and self._group is not None and self._rooms.logs.has_room():
             self._spawn(self._resend(stalled))
-        return bool(self._awaiting)
+        return bool(self._awaiting or self._fenced or self._keeps_back)
 
     async def _resend(self, ids: list[str]) -> None:
         """Tell the node to send these logs from where they are durable."""
@@ -461,10 +498,7 @@ class Link:
             if before is None or before.length < promised:
                 self._look(attempt, tail)  # it became complete while the report was committed
         if answer.void:
-            voided = tuple(Wanted(id_, epoch, wish) for id_, epoch, wish in answer.void)
-            for one in voided:
-                self._told.pop(one.attempt, None)
-            self._send_desired(voided)
+            self._void(answer)
         if answer.reopened:
             for id_, segment in answer.reopened:
                 self._tails[id_] = LogTail(segment, 0)
@@ -477,6 +511,24 @@ class Link:
         if answer.sealed:
             self._sealed(answer.sealed)
         self._wake.set()
+
+    def _void(self, answer: Answer) -> None:
+        """Tell what is over. A stop that has to be signed comes with the level, soon."""
+        signs = self._conversation.signs_stops
+        now = tuple(
+            Wanted(id_, epoch, wish)
+            for id_, epoch, wish in answer.void
+            if not (signs and wish == "stop")
+        )
+        for one in now:
+            self._told.pop(one.attempt, None)
+        if now:
+            self._send_desired(now)
+        if len(now) < len(answer.void):
+            self._fenced.update(
+                {(id_, epoch): None for id_, epoch, wish in answer.void if wish == "stop"}
+            )
+            self._rooms.levels.look(self.node)
 
     async def _follow(self, adopted: tuple[restore.Asked, ...]) -> None:
         """Want the logs of attempts that are this node's from now on."""
@@ -494,6 +546,8 @@ class Link:
             told=self._told,
             awaiting=awaiting,
             confines=CONFINE in self._conversation.features,
+            signs=self._conversation.signs_stops,
+            fenced=tuple(self._fenced),
         )
 
     def deliver(self, level: Level) -> None:
@@ -516,6 +570,11 @@ class Link:
         if level.wanted or self._revision != (level.revision, level.admin):
             self._revision = (level.revision, level.admin)
             self._send_desired(level.wanted)
+        self._keeps_back = bool(level.kept_back)
+        if level.fences:
+            for one in level.fences:
+                self._fenced.pop((one.attempt, one.epoch), None)
+            self._send_desired(level.fences)
         again = [id_ for id_ in level.again if id_ not in self._again]
         if again:
             self._again.update(again)
@@ -536,6 +595,7 @@ class Link:
                 self._awaiting[one.attempt] = held.promised
             elif one.attempt not in level.kept_back:
                 self._told[one.attempt] = Word(one.epoch, one.wish, one.grace)
+        self._keeps_back = bool(level.kept_back)
         self._revision = (level.revision, level.admin)
         self._send_desired(tuple(wanted))
         self._wake.set()
@@ -549,4 +609,6 @@ class Link:
             self._tails.pop(id_, None)
             self._told.pop(id_, None)
             self._awaiting.pop(id_, None)
+        if self._fenced:
+            self._fenced = {one: None for one in self._fenced if one[0] not in ids}
         self._conversation.send(messages.Sealed(ids))

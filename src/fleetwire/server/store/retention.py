@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, select
 
 from fleetwire.server.store.attempts import UNSETTLED
-from fleetwire.server.store.tables import attempts, decisions, runs, tasks
+from fleetwire.server.store.tables import attempts, decisions, runs, stop_orders, tasks
 
 
 class EndedRun(NamedTuple):
@@ -87,6 +87,8 @@ def delete_events(connection: Connection, before: int, limit: int) -> int:
 
 def delete_run(connection: Connection, run_id: str) -> int:
     """Delete a run with its tasks and attempts; return how many attempts there were."""
+    of_run = select(attempts.c.id).where(attempts.c.run_id == run_id)
+    connection.execute(delete(stop_orders).where(stop_orders.c.attempt_id.in_(of_run)))
     done = connection.execute(delete(attempts).where(attempts.c.run_id == run_id))
     connection.execute(delete(tasks).where(tasks.c.run_id == run_id))
     connection.execute(delete(runs).where(runs.c.id == run_id))

@@ -339,6 +339,30 @@ secrets = Table(
     Column("last_used_at", BigInteger),
 )
 
+# A stop that a node is to be told: of an attempt that is wished to stop, or of an older epoch of
+# one that still runs there. `grace` is in seconds, NULL for the spec's own. Whoever wishes writes
+# the row without a signature; the loop `stops` signs it (core.stops), no gateway has a key to.
+_UNSIGNED = text("signature IS NULL")
+
+stop_orders = Table(
+    "stop_orders",
+    metadata,
+    Column("attempt_id", String(36), primary_key=True),
+    Column("node_id", String(36), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("run_id", String(36), nullable=False),
+    Column("grace", Float),
+    Column("key_id", String(16)),
+    Column("envelope", Text),
+    Column("signature", LargeBinary),
+    Index(
+        "ix_stop_orders_unsigned",
+        "attempt_id",
+        sqlite_where=_UNSIGNED,
+        postgresql_where=_UNSIGNED,
+    ),
+)
+
 # What an order gives its task, sealed for the node: only that node can read it. It goes when the
 # attempt has begun (loop `secrets`).
 sealed_secrets = Table(

@@ -25,6 +25,7 @@ from fleetwire.agent.reserve import Reserve
 from fleetwire.agent.roster import Roster
 from fleetwire.agent.starter import Starter
 from fleetwire.agent.steps import StepBook
+from fleetwire.agent.stops import Stops
 from fleetwire.agent.vault import Vault
 from fleetwire.core.absences import Life
 from fleetwire.testing.simulation.chance import Chance
@@ -246,6 +247,7 @@ class SimulatedNode:
                 policy=policy,
                 around=around,
             ),
+            stops=Stops(self.identity),
             policy=policy,
             spawner=line,  # type: ignore[arg-type]
             cleaner=cleaner,

@@ -26,6 +26,7 @@ from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.runner import Runner
 from fleetwire.server.loops.sealing import SealingLoop
+from fleetwire.server.loops.stops import StopsLoop, word
 from fleetwire.server.signing import Signer
 from fleetwire.server.store import migrations, nodes
 from fleetwire.server.store.engine import Tx
@@ -200,7 +201,9 @@ class SimulatedServer:
                 nonce=lambda: chance.data(16).hex(),
                 heartbeat_s=HEARTBEAT_S,
                 lease_s=LEASE_S,
+                stops=word(founded.signer, founded.cluster, clock()),
             )
+            stops = StopsLoop(self.database, founded.signer, cluster_id=founded.cluster)
             dispatch = DispatchLoop(
                 self.database,
                 founded.signer,
@@ -209,7 +212,7 @@ class SimulatedServer:
                 sealing=Sealing(_no_secret, _no_secret, _no_secret),
             )
             if not drop_nudges:
-                self.database.react(dispatch.react, self.gateway.react)
+                self.database.react(dispatch.react, stops.react, self.gateway.react)
             self.loops = Runner(
                 [
                     dispatch,
@@ -220,6 +223,7 @@ class SimulatedServer:
                         heartbeat_s=HEARTBEAT_S,
                     ),
                     SealingLoop(self.database, self.logs),
+                    stops,
                     ProofLoop(self.database, clock=clock),
                 ],
                 self.nudges,

@@ -17,6 +17,7 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 from starlette.applications import Starlette
 
+from fleetwire.core import limits
 from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.api.http import BoundedHttp
@@ -87,6 +88,7 @@ class Heart:
         cluster_id: str,
         *,
         hello_within_s: float,
+        hellos_at_once: int = limits.HELLOS_AT_ONCE,
     ) -> None:
         self.database = database
         self.logs = logs
@@ -104,6 +106,7 @@ class Heart:
             monotonic=clock.monotonic,
             nonce=lambda: secrets.token_hex(16),
             hello_within_s=hello_within_s,
+            hellos_at_once=hellos_at_once,
             stops=word(signer, cluster_id, clock.wall()),
         )
         self.enrolment = Enrolment(
@@ -265,6 +268,7 @@ async def heart(
     clock: Clock | None = None,
     loops: bool = True,
     hello_within_s: float = HELLO_WITHIN_S,
+    hellos_at_once: int = limits.HELLOS_AT_ONCE,
 ) -> AsyncIterator[Heart]:
     """Run a server on a free port until the context is left.
 
@@ -281,7 +285,7 @@ async def heart(
         one = Heart(
             database, logs, nudges, Signer.open(directory),
             MasterKeys.open(directory / KEY_FILE, None), clock, facts.id,
-            hello_within_s=hello_within_s,
+            hello_within_s=hello_within_s, hellos_at_once=hellos_at_once,
         )  # fmt: skip
         if not drop_nudges:
             reactions = [one.dispatch.react] if loops else []

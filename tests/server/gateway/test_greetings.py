@@ -1,4 +1,4 @@
-"""The way in: appointments for a crowd, and hellos taken together."""
+"""Hellos taken together."""
 
 from __future__ import annotations
 
@@ -6,26 +6,8 @@ import asyncio
 
 from fleetwire.protocol import messages
 from fleetwire.server.domain import nodes as domain
-from fleetwire.server.gateway.greetings import AT_ONCE, LATER_S, LATEST_S, TAKEN_PER_S, Gate
 from fleetwire.testing.fake_node import FakeNode
 from fleetwire.testing.heart import Serve
-
-
-def test_the_gate_lets_so_many_in_and_gives_the_others_their_turn() -> None:
-    now = 100.0
-    gate = Gate(monotonic=lambda: now)
-    assert [gate.later() for _ in range(AT_ONCE)] == [None] * AT_ONCE
-    turns = [gate.later() or 0.0 for _ in range(1000)]
-    assert turns == sorted(turns)
-    assert turns[0] >= LATER_S
-    assert abs((turns[-1] - turns[0]) - 999 / TAKEN_PER_S) < 1e-6
-    gate.passed()
-    assert gate.later() is None
-    for _ in range(100_000):
-        latest = gate.later()
-    assert latest == LATEST_S
-    now += 10_000.0
-    assert (gate.later() or 0.0) < LATER_S + 0.01
 
 
 async def test_hellos_that_come_together_are_taken_together(serve: Serve) -> None:

@@ -2,7 +2,7 @@
 
 A wrong password costs one token, a right one none. An account is also bounded over all addresses,
 so that many machines cannot guess together; that bound is wide, so that they cannot lock a person
-out for long either.
+out for long either. An IPv6 address counts as its /64 (core.shares.origin).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fleetwire.core import limits
+from fleetwire.core.shares import origin
 from fleetwire.server.api.errors import TooManyLogins
 
 BUCKETS: Final = 10_000
@@ -79,6 +80,7 @@ class LoginThrottle:
         self._set(key, min(CODE.burst, self._tokens(key, CODE, now) + 1), now)
 
     def _keys(self, account: str, address: str) -> list[tuple[tuple[str, str], Rate]]:
+        address = origin(address)
         return [((account, address), PAIR), ((account, ""), ACCOUNT), (("", address), ADDRESS)]
 
     def _tokens(self, key: tuple[str, str], rate: Rate, now: float) -> float:

@@ -24,7 +24,8 @@ from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNee
 from fleetwire.protocol.versions import FEATURES, SIGNED_STOPS, SUBPROTOCOL
 from fleetwire.server.domain.nodes import NodeRefused, NodeWaiting, Reading
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
-from fleetwire.server.gateway.greetings import Gate, Greetings, Unverified, Welcomed
+from fleetwire.server.gateway.gate import Gate, Place
+from fleetwire.server.gateway.greetings import Greetings, Unverified, Welcomed
 from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
 from fleetwire.server.gateway.links import Links
 from fleetwire.server.logs.base import LogStore, StaleLink
@@ -68,6 +69,7 @@ class Gateway:
         ca: Callable[[], str | None] = lambda: None,
         chain: tuple[SignedKey, ...] = (),
         stops: SignedWord | None = None,
+        hellos_at_once: int = limits.HELLOS_AT_ONCE,
     ) -> None:
         self._stops = stops
         self._offered = tuple(one for one in FEATURES if stops is not None or one != SIGNED_STOPS)
@@ -83,7 +85,7 @@ class Gateway:
         self._ca = ca
         self._chain = chain
         self._monotonic = monotonic
-        self._gate = Gate(monotonic=monotonic)
+        self._gate = Gate(monotonic=monotonic, at_once=hellos_at_once)
         self._greetings = Greetings(database, key=key, signs=stops is not None)
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
@@ -131,10 +133,10 @@ class Gateway:
         code: int | None
         if not spoken:
             code, reason = messages.CLOSE_VERSION, f"This door speaks {SUBPROTOCOL} only."
-        elif (later := self._gate.later()) is not None:
-            code, reason = messages.CLOSE_LATER, f"retry_after={later:.1f}; too many at once"
+        elif (place := self._gate.enter(_address(scope))) is None:
+            code, reason = messages.CLOSE_LATER, self._later()
         else:
-            code, reason = await self._serve(scope, receive, send)
+            code, reason = await self._serve(scope, receive, send, place)
         if code is not None:
             try:
                 async with asyncio.timeout(CLOSE_WITHIN_S):
@@ -144,13 +146,16 @@ class Gateway:
             except (OSError, TimeoutError):
                 return  # the peer has gone meanwhile, or reads nothing: nobody is to be told
 
+    def _later(self) -> str:
+        return f"retry_after={self._gate.later():.1f}; too many at once"
+
     async def _serve(
-        self, scope: dict[str, Any], receive: Receive, send: Send
+        self, scope: dict[str, Any], receive: Receive, send: Send, place: Place
     ) -> tuple[int | None, str]:
         """Serve a connection to its end; return the close code, None where the peer has gone."""
         node = scope["path_params"]["node"]
         try:
-            await self._serve_link(node, scope, receive, send)
+            await self._serve_link(node, scope, receive, send, place)
         except BaseExceptionGroup as group:
             return _why(group, node)
         except (LinkEnded, FleetwireError, OSError) as error:
@@ -158,9 +163,9 @@ class Gateway:
         raise AssertionError("a link ends by an exception")
 
     async def _serve_link(
-        self, node: str, scope: dict[str, Any], receive: Receive, send: Send
+        self, node: str, scope: dict[str, Any], receive: Receive, send: Send, place: Place
     ) -> None:
-        link = await self._greet(node, scope, receive, send)
+        link = await self._greet(node, scope, receive, send, place)
         self.links.add(link)
         try:
             await self._welcome(link)
@@ -169,7 +174,9 @@ class Gateway:
             self.links.remove(link)
             self._levels.unwatch(node)
 
-    async def _greet(self, node: str, scope: dict[str, Any], receive: Receive, send: Send) -> Link:
+    async def _greet(
+        self, node: str, scope: dict[str, Any], receive: Receive, send: Send, place: Place
+    ) -> Link:
         """Return the link that a hello asks for, once its acceptance is committed."""
         conversation = ServerConversation(
             cluster=self._cluster,
@@ -180,22 +187,22 @@ class Gateway:
             # Only this machine gets here without TLS.
             needs_bound=scope.get("scheme") == "wss",
         )
-        client = scope.get("client")
         try:
-            async with asyncio.timeout(self._hello_within_s):
+            async with place.within(self._hello_within_s):
                 hello = await self._hello(conversation, receive, send)
+                self._gate.heard(place)
                 self._check_addressee(hello.hello)
                 agent = None if hello.hello.life is None else hello.hello.life.agent
                 holds = self._holds(node, agent)
-                accepted, level = await self._accept(
-                    node, hello, client[0] if client else None, holds=holds
-                )
+                accepted, level = await self._accept(node, hello, _address(scope), holds=holds)
         except TimeoutError:
+            if place.gave_way:
+                raise LinkEnded(messages.CLOSE_LATER, self._later()) from None
             raise LinkEnded(
                 messages.CLOSE_TOO_SLOW, f"No hello within {self._hello_within_s:g} s."
             ) from None
         finally:
-            self._gate.passed()
+            self._gate.passed(place)
         _log.info("link opened", node=accepted.name, link_epoch=accepted.link_epoch)
         until = self._monotonic() + HOLD_BEATS * self._heartbeat_s if holds else 0.0
         return Link(
@@ -270,6 +277,12 @@ class Gateway:
             return await self._greetings.take(node, hello, address, away_s, holds=holds)
         except Unverified:
             raise wrong from None
+
+
+def _address(scope: dict[str, Any]) -> str | None:
+    """Return the address that a connection comes from, or that a trusted proxy forwards."""
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 def _why(group: BaseExceptionGroup[BaseException], node: str) -> tuple[int | None, str]:

@@ -1,14 +1,11 @@
-"""The way in: who may greet now, and hellos taken together.
-
-When a server comes back, its whole fleet greets at once. Alone, a hello costs a read, two commits
-and a signature; a hundred together cost little more. Who cannot be taken soon is told when to
-come again: each one later than the one before, as fast as the server takes them.
+"""Hellos taken together. When a server comes back, its whole fleet greets at once: alone, a hello
+costs a read, two commits and a signature; a hundred together cost little more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -26,43 +23,12 @@ from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
-AT_ONCE: Final = 1000
-"""Connections that have not said hello yet; the next one is told to come later."""
 TOGETHER: Final = 128
-TAKEN_PER_S: Final = 400.0
-"""How many hellos a slow machine takes; appointments are given at this rate."""
-LATER_S: Final = 1.0
-LATEST_S: Final = 30.0
 
 NOBODY: Final = bytes(SigningKey(bytes(32)).verify_key)
 """A key to verify by where there is none."""
 
 _log = structlog.get_logger()
-
-
-class Gate:
-    """Counts who greets, and gives appointments to those who are too many. `monotonic` is seconds.
-
-    An appointment is when this one's turn would be, had all before it come in time.
-    """
-
-    def __init__(self, *, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._greeting = 0
-        self._turn = 0.0
-
-    def later(self) -> float | None:
-        """Return after how many seconds to come again, or None: come in, and call `passed`."""
-        if self._greeting < AT_ONCE:
-            self._greeting += 1
-            return None
-        now = self._monotonic()
-        self._turn = max(self._turn, now + LATER_S) + 1 / TAKEN_PER_S
-        return min(self._turn - now, LATEST_S)
-
-    def passed(self) -> None:
-        """One that had come in has greeted, or has gone."""
-        self._greeting -= 1
 
 
 class Unverified(Exception):

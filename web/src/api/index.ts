@@ -24,6 +24,10 @@ export const signOut = () => request<void>('DELETE', api.login(), { anonymous: t
 export const createEnrolmentToken = () => request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: {} })
 
 export const node = (id: string, signal?: Signal) => request<Node>('GET', api.node(id), { signal })
+export const approveNode = (id: string) => request<Node>('POST', api.nodeApprove(id))
+export const releaseNode = (id: string) => request<Node>('POST', api.nodeRelease(id))
+/** Its key is refused from then on, whether it has a link or not. */
+export const removeNode = (id: string) => request<void>('DELETE', api.nodeForced(id))
 export const nodeEvents = (id: string, signal?: Signal) => request<Page<NodeEvent>>('GET', api.nodeEvents(id, { limit: 20 }), { signal })
 export const system = (signal?: Signal) => request<System>('GET', api.system(), { signal })
 export const closeBreaker = () => request<System>('POST', api.closeBreaker())

@@ -1,0 +1,66 @@
+"""Who may have a link, decided in the console: a node is approved, another denied, one revoked."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from tests.web.test_console import System, page, sign_in, system, wrong
+
+from fleetwire.testing.lab import PROGRAM
+
+__all__ = ["page", "system", "wrong"]  # fixtures
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def start_agent(system: System, name: str) -> subprocess.Popen[bytes]:
+    """Start an agent whose node has to be approved."""
+    made: Any = system.cli("tokens", "create", "--enrolment", "--approval")
+    token = system.folder / f"{name}.token"
+    token.touch(mode=0o600)
+    token.write_text(made["token"])
+    words = ["agent", "--server", system.url, "--name", name, "--token-file", str(token)]
+    state = system.folder / name
+    with (system.folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen([*PROGRAM, *words, "--state", str(state)], stdout=log, stderr=log)
+
+
+def row(page: Page, name: str) -> Locator:
+    """The row of a node in the table."""
+    return page.get_by_role("link").filter(has_text=name)
+
+
+def test_nodes_are_approved_denied_and_revoked(page: Page, system: System) -> None:
+    agents = [start_agent(system, name) for name in ("waits", "stranger")]
+    try:
+        decide(page, system)
+    finally:
+        for agent in agents:
+            agent.terminate()
+            agent.wait(20)
+
+
+def decide(page: Page, system: System) -> None:
+    page.goto("/nodes")
+    sign_in(page, system)
+    row(page, "waits").click()
+    facts = page.get_by_role("region", name="Facts")
+    expect(facts.get_by_text("waiting for approval")).to_be_visible()
+    page.get_by_role("button", name="Approve").click()
+    expect(facts.get_by_text("waiting for approval")).to_have_count(0)
+    expect(facts.get_by_text("online")).to_be_visible()
+
+    page.goto("/nodes")
+    for name, word in (("stranger", "Deny"), ("waits", "Revoke")):
+        row(page, name).click()
+        page.get_by_role("button", name=word).click()
+        dialog = page.get_by_role("dialog", name=f"End the rights of {name}?")
+        dialog.get_by_role("button", name="Leave it").click()
+        expect(dialog).to_have_count(0)
+        page.get_by_role("button", name=word).click()
+        dialog.get_by_role("button", name=word).click()
+        expect(page).to_have_url(re.compile(r"/nodes$"))
+        expect(row(page, name)).to_have_count(0)

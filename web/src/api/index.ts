@@ -21,7 +21,9 @@ export async function signIn(username: string, password: string, code?: string):
 export const ways = (signal?: Signal) => request<Ways>('GET', api.login(), { signal, anonymous: true })
 export const signOut = () => request<void>('DELETE', api.login(), { anonymous: true })
 
-export const createEnrolmentToken = () => request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: {} })
+/** Without a project the server chooses: the only one, else `default`. */
+export const createEnrolmentToken = (project: string | null) =>
+  request<NewEnrolmentToken>('POST', api.enrolmentTokens(), { body: project === null ? {} : { project } })
 
 export const node = (id: string, signal?: Signal) => request<Node>('GET', api.node(id), { signal })
 export const approveNode = (id: string) => request<Node>('POST', api.nodeApprove(id))

@@ -84,6 +84,7 @@ export const en = {
     elsewhere: 'logs in elsewhere',
   },
   projects: {
+    which: 'Project',
     title: 'Projects',
     add: 'Make a project',
     name: 'Name',

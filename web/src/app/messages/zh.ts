@@ -86,6 +86,7 @@ export const zh: Messages = {
     elsewhere: '在别处登录',
   },
   projects: {
+    which: '项目',
     title: '项目',
     add: '创建项目',
     name: '名称',

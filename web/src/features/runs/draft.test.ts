@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Node, Run, ScriptSpec } from '@/api/types'
-import { draftOf, fieldOf, labelsOf, newDraft, requestOf } from './draft'
+import { draftOf, fieldOf, labelsOf, newDraft, nodesOf, requestOf } from './draft'
 
 test('exactly one of selector and nodes is asked for', () => {
   const draft = { ...newDraft(null), selector: ' os=linux ', nodes: ['left over'], script: 'true', name: ' ' }
@@ -10,12 +10,18 @@ test('exactly one of selector and nodes is asked for', () => {
 
 test('a run comes back as its draft', () => {
   const spec: ScriptSpec = { kind: 'script', script: 'df\n', shell: 'bash', timeout: 60 }
-  const run = { selector: 'role=db', nodes: null, any: 2, name: 'Disks', spec } as Run
-  expect(requestOf(draftOf(run, spec))).toEqual({ spec, selector: 'role=db', nodes: null, any: 2, name: 'Disks' })
+  const run = { selector: 'role=db', nodes: null, any: 2, name: 'Disks', spec, project: 'web' } as Run
+  expect(requestOf(draftOf(run, spec))).toEqual({ spec, selector: 'role=db', nodes: null, any: 2, name: 'Disks', project: 'web' })
 })
 
 test('a problem finds its field', () => {
   expect(['selector', 'nodes', 'body.nodes.3', 'spec.script', ''].map(fieldOf)).toEqual(['where', 'where', 'where', null, null])
+})
+
+test('only nodes of the chosen project are offered', () => {
+  const nodes = [{ name: 'a', project: 'web' }, { name: 'b', project: 'default' }] as unknown as Node[]
+  expect(nodesOf(nodes, 'web').map(node => node.name)).toEqual(['a'])
+  expect(nodesOf(nodes, null)).toEqual(nodes)
 })
 
 test('the commonest labels first', () => {

@@ -10,10 +10,11 @@ export interface Draft {
   shell: Shell
   timeout: number
   name: string
+  project: string | null
 }
 
 export function newDraft(node: string | null): Draft {
-  return { mode: node === null ? 'selector' : 'nodes', selector: '', nodes: node === null ? [] : [node], any: undefined, script: '', shell: 'sh', timeout: 7200, name: '' }
+  return { mode: node === null ? 'selector' : 'nodes', selector: '', nodes: node === null ? [] : [node], any: undefined, script: '', shell: 'sh', timeout: 7200, name: '', project: null }
 }
 
 export function draftOf(run: Run, spec: ScriptSpec): Draft {
@@ -26,6 +27,7 @@ export function draftOf(run: Run, spec: ScriptSpec): Draft {
     shell: spec.shell ?? 'sh',
     timeout: spec.timeout ?? 7200,
     name: run.name ?? '',
+    project: run.project,
   }
 }
 
@@ -37,12 +39,18 @@ export function requestOf(draft: Draft): RunRequest {
     nodes: bySelector ? null : draft.nodes,
     any: draft.any ?? null,
     name: draft.name.trim() || null,
+    ...(draft.project === null ? {} : { project: draft.project }),
   }
 }
 
 /** Which part of the form a problem's `field` belongs to. */
 export function fieldOf(field: string): 'where' | null {
   return /^(body\.)?(selector|nodes)\b/.test(field) ? 'where' : null
+}
+
+/** The nodes that a run in this project may use; null: nobody had to choose. */
+export function nodesOf(nodes: Node[], project: string | null): Node[] {
+  return project === null ? nodes : nodes.filter(node => node.project === project)
 }
 
 /** The labels most nodes have, as selectors: at most `most`. */

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from fleetwire.core import totp
 from fleetwire.core.access import DEFAULT_PROJECT
 from fleetwire.core.secrets import Box
 from fleetwire.server import rotation
-from fleetwire.server.app import now_us
+from fleetwire.server.app import new_id, now_us
 from fleetwire.server.config import BadConfig, Config, load
-from fleetwire.server.domain import secrets
+from fleetwire.server.domain import encrypted, factors, secrets, users
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.master_key import (
     KEY_FILE,
@@ -23,9 +26,12 @@ from fleetwire.server.master_key import (
     seal_for_node,
 )
 from fleetwire.server.nudges.memory import MemoryNudges
-from fleetwire.server.store.engine import Database
+from fleetwire.server.store import tables
+from fleetwire.server.store.engine import Database, Tx
 
 VALUE = b"canary-value-of-a-secret"
+TOTP = b"canary-of-the-factor"
+T = TypeVar("T")
 
 
 def keys_at(folder: Path) -> MasterKeys:
@@ -146,7 +152,7 @@ class Record:
         )
 
     def key_ids(self) -> frozenset[str]:
-        return self.run(lambda database: database.read(secrets.key_ids))  # type: ignore[return-value]
+        return self.run(lambda database: database.read(encrypted.key_ids))  # type: ignore[return-value]
 
     def values(self) -> dict[str, bytes]:
         keys = self.keys()
@@ -160,6 +166,39 @@ class Record:
             name: keys.unseal(row.box, secrets.context(row.project, row.name, row.version))
             for name, row in read.items()  # type: ignore[attr-defined]
         }
+
+    def sealing(self) -> Sealing:
+        keys = self.keys()
+        keys.settle(self.key_ids())
+        return Sealing(keys.seal, keys.unseal, seal_for_node)
+
+    def begin_factor(self, name: str) -> str:
+        """Make a user with a second factor that counts; return their id."""
+        sealing = self.sealing()
+
+        def begin(tx: Tx) -> str:
+            user = users.create(tx, name, password_hash="", is_system_admin=False, ids=new_id).id
+            factors.begin(tx, user, name=name, secret=TOTP, sealing=sealing)
+            code = totp.code_at(TOTP, totp.step_of(tx.now) - 1)
+            factors.confirm(tx, user, code, recovery=["a-b-c"], sealing=sealing)
+            return user
+
+        return self.write(begin)
+
+    def takes_a_code(self, user: str) -> bool:
+        """Say whether a code is good; tried and not used up."""
+        sealing = self.sealing()
+
+        def use(tx: Tx) -> bool:
+            code = totp.code_at(TOTP, totp.step_of(tx.now) + 1)
+            good = factors.use(tx, user, code, sealing=sealing)
+            tx.connection.execute(tables.totps.update().values(last_step=0))
+            return good
+
+        return self.write(use)
+
+    def write(self, use_case: Callable[[Tx], T]) -> T:
+        return self.run(lambda database: database.write(use_case))  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -197,8 +236,8 @@ def test_a_rotation_that_is_cut_short_loses_nothing(
         raise Cut
 
     where = {
-        "key": (rotation.secrets, "encrypt_anew"),
-        "commit": (rotation.secrets.rows, "change"),
+        "key": (rotation.encrypted, "encrypt_anew"),
+        "commit": (secrets.rows, "change"),
         "rename": (MasterKeys, "settle"),
     }[moment]
     with monkeypatch.context() as patched:
@@ -219,3 +258,81 @@ def test_no_rotation_without_the_key_that_is_needed(record: Record) -> None:
     assert not (record.config.data / "master-key.next").exists()
     assert rotation.forget(record.config).secrets == 2
     assert record.key_ids() == frozenset()
+
+
+def leave_readable(tx: Tx) -> None:
+    """Leave second factors as a server before revision 0009 did."""
+    bare = {"secret": totp.as_text(TOTP), "key_id": None, "nonce": None, "data": None}
+    tx.connection.execute(tables.totps.update().values(**bare))
+
+
+def readable(record: Record) -> list[object]:
+    return record.write(
+        lambda tx: [row.secret for row in tx.connection.execute(tables.totps.select())]
+    )
+
+
+def test_second_factors_are_encrypted_too_and_rotated_with_the_rest(record: Record) -> None:
+    user = record.begin_factor("ann")
+    assert readable(record) == [None]
+    assert record.takes_a_code(user)
+    before = record.key_ids()
+    assert rotation.rotate(record.config) == encrypted.Counted(secrets=2, second_factors=1)
+    assert record.key_ids().isdisjoint(before)
+    assert record.takes_a_code(user)
+    for path in record.config.data.iterdir():
+        assert TOTP not in path.read_bytes()
+        assert totp.as_text(TOTP).encode() not in path.read_bytes()
+
+
+def test_what_an_older_server_left_readable_is_encrypted_and_nothing_of_it_stays(
+    record: Record,
+) -> None:
+    user = record.begin_factor("ann")
+    record.write(leave_readable)
+    sealing = record.sealing()
+
+    def cut(tx: Tx) -> None:
+        assert encrypted.encrypt_readable(tx, sealing) == 1
+        raise Cut
+
+    with pytest.raises(Cut):  # a start that is cut short changes nothing, and is done again
+        record.write(cut)
+    assert readable(record) == [totp.as_text(TOTP)]
+    for count in (1, 0):
+        assert record.write(lambda tx: encrypted.encrypt_readable(tx, sealing)) == count
+    assert readable(record) == [None]
+    assert record.takes_a_code(user)
+    for path in record.config.data.iterdir():
+        assert totp.as_text(TOTP).encode() not in path.read_bytes(), path
+    # A rotation right after the update, before any server has started.
+    record.write(leave_readable)
+    assert rotation.rotate(record.config).second_factors == 1
+    assert readable(record) == [None]
+    assert record.takes_a_code(user)
+
+
+def test_a_second_factor_of_one_user_is_not_that_of_another(record: Record) -> None:
+    ann, bob = record.begin_factor("ann"), record.begin_factor("bob")
+
+    def swap(tx: Tx) -> None:
+        box = factors.factors.boxes(tx.connection)[ann]
+        factors.factors.put_box(tx.connection, bob, box)
+
+    record.write(swap)
+    assert record.takes_a_code(ann)
+    with pytest.raises(BadMasterKey):
+        record.takes_a_code(bob)
+
+
+def test_second_factors_alone_need_their_key_and_go_with_it(
+    tmp_path: Path, database_url: str
+) -> None:
+    record = Record(tmp_path / "data", database_url)
+    user = record.begin_factor("ann")
+    record.config.master_key_path.unlink()
+    with pytest.raises(BadMasterKey, match="second factors"):
+        rotation.rotate(record.config)
+    assert rotation.forget(record.config) == encrypted.Counted(secrets=0, second_factors=1)
+    assert record.key_ids() == frozenset()
+    assert not record.write(lambda tx: factors.is_on(tx.connection, user))

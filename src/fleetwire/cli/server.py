@@ -80,7 +80,7 @@ def _configure_backup(parser: Parser) -> None:
     parser.story = (
         "The server may run meanwhile. The copy holds the record, the logs and the server's key:\n"
         "whoever has it can command the fleet. It does not hold the master key of the secrets\n"
-        "(the file master-key): keep a copy of that apart.\n"
+        "and second factors (the file master-key): keep a copy of that apart.\n"
         "PostgreSQL has backups of its own (pg_dump)."
     )
     parser.examples.append("fleetwire server backup --to /backup/fleetwire-monday")
@@ -183,14 +183,16 @@ def _rotate_master(values: argparse.Namespace) -> int:
     from fleetwire.server import rotation
 
     done = rotation.rotate(_config(values))
-    _say(values, done, f"{done.secrets} secrets are encrypted with a new master key.")
+    text = f"{done.secrets} secrets and {done.second_factors} second factors"
+    _say(values, done, f"{text} are encrypted with a new master key.")
     return 0
 
 
 def _configure_forget(parser: Parser) -> None:
     parser.story = (
         "When the master key is lost for good, no secret can ever be used again, and a server\n"
-        "does not start. This deletes them all, with no server running."
+        "does not start. This deletes them all, with no server running, and the second factors\n"
+        "of people too: they log in by their password alone until they set up another."
     )
     parser.examples.append("fleetwire server forget-secrets --yes")
     parser.option("--yes", action="store_true", help="yes, delete all of them")
@@ -201,9 +203,10 @@ def _forget(values: argparse.Namespace) -> int:
     from fleetwire.server import rotation
 
     if not values.yes:
-        raise UsageError("This deletes every secret.", hint="Say so: --yes")
+        raise UsageError("This deletes every secret and second factor.", hint="Say so: --yes")
     done = rotation.forget(_config(values))
-    _say(values, done, f"{done.secrets} secrets are deleted. Set them again.")
+    text = f"{done.secrets} secrets and {done.second_factors} second factors"
+    _say(values, done, f"{text} are deleted. Set them again.")
     return 0
 
 

@@ -40,9 +40,8 @@ from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.proxy import BehindProxy, networks
 from fleetwire.server.api.throttle import LoginThrottle
 from fleetwire.server.config import Config
-from fleetwire.server.domain import cluster, health, people
+from fleetwire.server.domain import cluster, encrypted, health, people
 from fleetwire.server.domain import dispatch as dispatch_domain
-from fleetwire.server.domain import secrets as secret_values
 from fleetwire.server.domain import stops as stops_domain
 from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.domain.secrets import Sealing
@@ -279,13 +278,16 @@ class Process:
 
     async def _sealing(self) -> Sealing:
         """Return how secrets are encrypted. Raises BadMasterKey where the record has some that
-        the key at hand does not fit: a server that made a new one would hide that.
+        the key at hand does not fit: a server that made a new one would hide that. What an older
+        server left readable is encrypted now.
         """
         keys = MasterKeys.open(self._config.master_key_path, self._config.given_master_key)
-        needed = await self.database.read(secret_values.key_ids)
+        needed = await self.database.read(encrypted.key_ids)
         keys.check(needed)
         keys.settle(needed)
-        return Sealing(keys.seal, keys.unseal, seal_for_node)
+        sealing = Sealing(keys.seal, keys.unseal, seal_for_node)
+        await self.database.write(lambda tx: encrypted.encrypt_readable(tx, sealing))
+        return sealing
 
     async def readiness(self) -> Mapping[str, str]:
         """Say what does not work now; looks at most once a second, whoever asks."""

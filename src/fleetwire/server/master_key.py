@@ -1,6 +1,7 @@
-"""The master key: what the secrets in the record are encrypted with (AES-256-GCM).
+"""The master key: what the secrets in the record are encrypted with (AES-256-GCM), those of second
+factors too.
 
-It stands in a file of its own, 0600, made when the first secret is set, or in the environment
+It stands in a file of its own, 0600, made when it is first needed, or in the environment
 (`FLEETWIRE_SERVER_MASTER_KEY`). Whoever has the record without it has nothing. It is in no backup
 (`server.backup`): keep a copy apart. App gives it to the API and to dispatch, never to the gateway.
 
@@ -79,7 +80,8 @@ class MasterKeys:
                 f"The record holds secrets that are encrypted with the master key {missing[0]}, "
                 f"which is not in {where}.",
                 hint="Put the key back where it was (--master-key-file FILE names another place). "
-                "If it is lost for good: `fleetwire server forget-secrets` deletes all secrets.",
+                "If it is lost for good: `fleetwire server forget-secrets` deletes all secrets "
+                "and second factors.",
             )
 
     def seal(self, value: bytes, context: bytes) -> Box:

@@ -4,9 +4,12 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store import migrations, tables
@@ -96,3 +99,33 @@ def test_a_newer_schema_is_left_alone(database_url: str) -> None:
             Database.open(database_url, nudges=nudges, clock=lambda: 0)
 
     asyncio.run(main())
+
+
+def test_second_factors_of_an_older_server_outlive_the_update(database_url: str) -> None:
+    """0009 lets their secrets go where they are encrypted; until then they are kept as they are."""
+    older = {"user_id": "u", "secret": "OLDSECRET", "created_at": 1, "last_step": 7}
+    user = {
+        "id": "u",
+        "name": "ann",
+        "password_hash": "",
+        "role": "user",
+        "disabled": False,
+        "created_at": 1,
+    }
+
+    def up_to(connection: sa.Connection, revision: str) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    engine = sa.create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        up_to(connection, "0006")
+        for table, row in (("users", user), ("totps", older)):
+            found = sa.Table(table, sa.MetaData(), autoload_with=connection)
+            connection.execute(found.insert(), [row])
+    engine.dispose()
+    (row,) = open_and(database_url, lambda c: c.execute(tables.totps.select()).mappings().all())  # type: ignore[attr-defined,misc]
+    assert {name: row[name] for name in older} == older
+    assert (row["confirmed_at"], row["key_id"], row["nonce"], row["data"]) == (None,) * 4

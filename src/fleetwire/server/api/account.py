@@ -103,7 +103,9 @@ async def begin_totp(request: Request, body: OldPasswordParams) -> Response:
     await _check_password(request, parts, caller, body.password)
     secret = secrets.token_bytes(totp.SECRET_BYTES)
     uri = await parts.database.write(
-        lambda tx: factors.begin(tx, caller.user, name=caller.name, secret=secret)
+        lambda tx: factors.begin(
+            tx, caller.user, name=caller.name, secret=secret, sealing=parts.sealing
+        )
     )
     return write.answer({"secret": totp.as_text(secret), "uri": uri})
 
@@ -117,7 +119,9 @@ async def confirm_totp(request: Request, body: CodeParams) -> Response:
     recovery = [_recovery_code() for _ in range(factors.RECOVERY_CODES)]
     parts.throttle.take_code(caller.user)
     await parts.database.write(
-        lambda tx: factors.confirm(tx, caller.user, body.code, recovery=recovery)
+        lambda tx: factors.confirm(
+            tx, caller.user, body.code, recovery=recovery, sealing=parts.sealing
+        )
     )
     parts.throttle.give_code_back(caller.user)
     return write.answer({"recovery_codes": recovery})
@@ -134,7 +138,7 @@ async def end_totp(request: Request, body: CodeParams) -> Response:
     parts.throttle.take_code(caller.user)
 
     def end(tx: Tx) -> None:
-        if not factors.use(tx, caller.user, body.code):
+        if not factors.use(tx, caller.user, body.code, sealing=parts.sealing):
             raise factors.bad_code()
         factors.end(tx, caller.user)
 

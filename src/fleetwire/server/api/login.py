@@ -66,7 +66,9 @@ async def _second_factor(parts: Parts, account: Account, code: str | None) -> No
             field="code",
         )
     parts.throttle.take_code(account.id)
-    if not await parts.database.write(lambda tx: factors.use(tx, account.id, code)):
+    if not await parts.database.write(
+        lambda tx: factors.use(tx, account.id, code, sealing=parts.sealing)
+    ):
         raise factors.bad_code()
     parts.throttle.give_code_back(account.id)
 

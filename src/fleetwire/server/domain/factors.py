@@ -1,4 +1,8 @@
-"""The second factor of a login: codes of an authenticator app, and recovery codes."""
+"""The second factor of a login: codes of an authenticator app, and recovery codes.
+
+Of the codes of an app the server needs the secret itself to check one, so it stands encrypted with
+the master key (`domain.encrypted`), bound to its user; of a recovery code a hash is enough.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,17 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from fleetwire.core import totp
 from fleetwire.core.errors import FleetwireError
+from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.store import Connection, factors
 from fleetwire.server.store.engine import Tx
 
 ISSUER: Final = "Fleetwire"
 RECOVERY_CODES: Final = 10
+_DOMAIN: Final = "fleetwire totp 1"
 
 
 class NoFactor(FleetwireError):
@@ -32,24 +40,24 @@ def is_on(connection: Connection, user: str) -> bool:
     return factors.is_confirmed(connection, user)
 
 
-def begin(tx: Tx, user: str, *, name: str, secret: bytes) -> str:
+def begin(tx: Tx, user: str, *, name: str, secret: bytes, sealing: Sealing) -> str:
     """Begin a second factor with this secret; return what the app reads. It counts once `confirm`
     was given a code of it. Raises NoFactor where one counts already.
     """
     if is_on(tx.connection, user):
         raise NoFactor("There is a second factor already.", hint="End it first, with a code of it.")
-    factors.put_totp(tx.connection, user, totp.as_text(secret), tx.now)
+    factors.put_totp(tx.connection, user, sealing.seal(secret, context(user)), tx.now)
     return totp.uri(secret, account=name, issuer=ISSUER)
 
 
-def confirm(tx: Tx, user: str, code: str, *, recovery: Sequence[str]) -> None:
+def confirm(tx: Tx, user: str, code: str, *, recovery: Sequence[str], sealing: Sealing) -> None:
     """Make it count: the person has it. `recovery` are new recovery codes. Raises NoFactor,
     BadCode.
     """
     row = factors.totp(tx.connection, user)
     if row is None or row.confirmed_at is not None:
         raise NoFactor("No second factor waits to be confirmed.", hint="Begin one first.")
-    step = totp.accept(totp.from_text(row.secret), code, tx.now, row.last_step)
+    step = totp.accept(sealing.unseal(row.box, context(user)), code, tx.now, row.last_step)
     if step is None:
         raise bad_code()
     factors.change_totp(tx.connection, user, confirmed_at=tx.now, last_step=step)
@@ -61,12 +69,12 @@ def left(connection: Connection, user: str) -> int:
     return factors.count_recovery(connection, user)
 
 
-def use(tx: Tx, user: str, code: str) -> bool:
+def use(tx: Tx, user: str, code: str, *, sealing: Sealing) -> bool:
     """Use a code of the app, or a recovery code; say whether it was good. None is good twice."""
     row = factors.totp(tx.connection, user)
     if row is None or row.confirmed_at is None:
         return False
-    step = totp.accept(totp.from_text(row.secret), code, tx.now, row.last_step)
+    step = totp.accept(sealing.unseal(row.box, context(user)), code, tx.now, row.last_step)
     if step is not None:
         factors.change_totp(tx.connection, user, last_step=step)
         return True
@@ -82,6 +90,11 @@ def digest(code: str) -> str:
     """Return what is stored of a recovery code; of its 80 random bits nothing can be guessed."""
     told = "".join(char for char in code.lower() if char.isalnum())
     return hashlib.sha256(b"fleetwire recovery " + told.encode("utf-8", "replace")).hexdigest()
+
+
+def context(user: str) -> bytes:
+    """Return what a second factor's secret is bound to: it is nobody else's."""
+    return msgspec.json.encode([_DOMAIN, user])
 
 
 def bad_code() -> BadCode:

@@ -147,11 +147,6 @@ class Sealer:
                 self._values[project, name] = self._sealing.unseal(row.box, _context_of(row))
 
 
-def key_ids(connection: Connection) -> frozenset[str]:
-    """Return the ids of the master keys that the record's secrets are encrypted with."""
-    return rows.key_ids(connection)
-
-
 def encrypt_anew(tx: Tx, *, before: Sealing, after: Sealing) -> int:
     """Decrypt every secret and encrypt it again; return how many."""
     found = rows.all_values(tx.connection)
@@ -172,6 +167,11 @@ def encrypt_anew(tx: Tx, *, before: Sealing, after: Sealing) -> int:
 def forget_all(tx: Tx) -> int:
     """Delete every secret: the key is lost. Return how many there were."""
     return rows.remove_all(tx.connection)
+
+
+def key_ids(connection: Connection) -> frozenset[str]:
+    """Return the ids of the master keys that the values are encrypted with."""
+    return rows.key_ids(connection)
 
 
 def spent(connection: Connection) -> tuple[list[str], bool]:

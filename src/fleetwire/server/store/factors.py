@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
+from fleetwire.core.secrets import Box
 from fleetwire.server.store.tables import identities, recovery_codes, totps
+
+_BOX = (totps.c.key_id, totps.c.nonce, totps.c.data)
+_ENCRYPTED = totps.c.key_id.is_not(None)
 
 
 class TotpRow(NamedTuple):
-    """A second factor; it counts where `confirmed_at` is not None."""
+    """A second factor; it counts where `confirmed_at` is not None. `box` is its secret."""
 
-    secret: str
+    box: Box
     confirmed_at: int | None
     last_step: int
 
@@ -26,16 +30,50 @@ def is_confirmed(connection: Connection, user: str) -> bool:
 
 def totp(connection: Connection, user: str) -> TotpRow | None:
     """Return a user's second factor, locked for this transaction to use."""
-    query = select(totps.c.secret, totps.c.confirmed_at, totps.c.last_step)
-    row = connection.execute(query.where(totps.c.user_id == user).with_for_update()).first()
-    return None if row is None else TotpRow(*row)
+    query = select(*_BOX, totps.c.confirmed_at, totps.c.last_step).where(totps.c.user_id == user)
+    row = connection.execute(query.where(_ENCRYPTED).with_for_update()).first()
+    return None if row is None else TotpRow(_box(*row[:3]), *row[3:])
 
 
-def put_totp(connection: Connection, user: str, secret: str, now: int) -> None:
+def put_totp(connection: Connection, user: str, box: Box, now: int) -> None:
     """Begin a second factor anew; it does not count yet."""
     forget_totp(connection, user)
-    row = {"user_id": user, "secret": secret, "created_at": now, "last_step": 0}
+    row = {"user_id": user, "created_at": now, "last_step": 0, **box._asdict()}
     connection.execute(insert(totps), [row])
+
+
+def put_box(connection: Connection, user: str, box: Box) -> None:
+    """Set how a second factor's secret is encrypted; none stands readable afterwards."""
+    change_totp(connection, user, secret=None, **box._asdict())
+
+
+def boxes(connection: Connection) -> dict[str, Box]:
+    """Return all encrypted secrets by user, locked: they are about to be encrypted anew."""
+    query = select(totps.c.user_id, *_BOX).where(_ENCRYPTED).with_for_update()
+    return {row[0]: _box(*row[1:]) for row in connection.execute(query)}
+
+
+def readable(connection: Connection) -> dict[str, str]:
+    """Return the secrets that are not encrypted, by user: of an older server. What is written
+    over them is to leave nothing of them in the file.
+    """
+    query = select(totps.c.user_id, totps.c.secret).where(totps.c.secret.is_not(None))
+    found: dict[str, str] = {row[0]: row[1] for row in connection.execute(query.with_for_update())}
+    if found and connection.dialect.name == "sqlite":
+        connection.execute(text("PRAGMA secure_delete = ON"))
+    return found
+
+
+def key_ids(connection: Connection) -> frozenset[str]:
+    """Return the ids of the keys that the secrets are encrypted with."""
+    query = select(totps.c.key_id).where(_ENCRYPTED).distinct()
+    return frozenset(row[0] for row in connection.execute(query))
+
+
+def forget_all(connection: Connection) -> int:
+    """Forget every second factor with its recovery codes; return how many there were."""
+    connection.execute(delete(recovery_codes))
+    return int(connection.execute(delete(totps)).rowcount)
 
 
 def change_totp(connection: Connection, user: str, **values: object) -> None:
@@ -87,3 +125,7 @@ def put_identity(connection: Connection, *, issuer: str, subject: str, user: str
     """Remember who somebody is at a provider."""
     row = {"issuer": issuer, "subject": subject, "user_id": user, "created_at": now}
     connection.execute(insert(identities), [row])
+
+
+def _box(key_id: str, nonce: bytes, data: bytes) -> Box:
+    return Box(key_id, bytes(nonce), bytes(data))

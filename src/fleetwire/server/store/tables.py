@@ -87,15 +87,19 @@ identities = Table(
 )
 
 # The second factor (core.totp). It counts from `confirmed_at` on; `last_step` is the step whose
-# code was used last, so that no code is good twice.
+# code was used last, so that no code is good twice. The secret is encrypted with the master key
+# `key_id`; `secret` is one from before revision 0009, until a server starts (domain.encrypted).
 totps = Table(
     "totps",
     metadata,
     Column("user_id", String(36), ForeignKey("users.id"), primary_key=True),
-    Column("secret", String(64), nullable=False),
+    Column("secret", String(64)),
     Column("created_at", BigInteger, nullable=False),
     Column("confirmed_at", BigInteger),
     Column("last_step", BigInteger, nullable=False),
+    Column("key_id", String(16)),
+    Column("nonce", LargeBinary),
+    Column("data", LargeBinary),
 )
 
 recovery_codes = Table(

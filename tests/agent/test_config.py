@@ -43,7 +43,9 @@ def test_server_addresses(given: str, meant: str) -> None:
     assert config.load({"server": given}, {}, None).server == meant
 
 
-@pytest.mark.parametrize("given", ["ftp://x", "http://", "http://x:port", "http://x:99999"])
+@pytest.mark.parametrize(
+    "given", ["ftp://x", "http://", "http://x:port", "http://x:99999", "https://user:secret@x"]
+)
 def test_wrong_addresses(given: str) -> None:
     with pytest.raises(ConfigError, match="--server"):
         config.load({"server": given}, {}, None)

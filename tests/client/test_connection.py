@@ -186,6 +186,12 @@ def test_what_is_no_url_is_said(url: str) -> None:
         Client(url)
 
 
+def test_a_url_holds_no_password() -> None:
+    with pytest.raises(ClientError, match="login URL --username") as caught:
+        Client("https://ann:hunter2-hunter2@fleet.example")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("token", ["", "a b", "secret\r\nX: y", "sécret"])
 def test_a_token_that_no_header_can_carry_is_said(token: str) -> None:
     with pytest.raises(ClientError, match="characters that no token has"):

@@ -138,3 +138,15 @@ def test_loopback(host: str) -> None:
 def test_every_setting_is_documented() -> None:
     for name, field in Config.model_fields.items():
         assert field.description or name == "log_level"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://fleet:hunter2@h/db", "postgresql:///db?user=fleet&password=hunter2"]
+)
+def test_a_password_of_the_database_is_no_argument(url: str) -> None:
+    with pytest.raises(BadConfig, match="everybody on this machine") as caught:
+        load({"data": "/x", "database": url}, {})
+    assert "hunter2" not in str(caught.value)
+    assert load({"data": "/x"}, {"FLEETWIRE_SERVER_DATABASE": url}).database_url == url
+    bare = "postgresql://fleet@h/db"
+    assert load({"data": "/x", "database": bare}, {}).database_url == bare

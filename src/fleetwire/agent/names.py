@@ -61,6 +61,8 @@ def _url(value: object) -> str:
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     if scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must look like http://HOST:PORT or https://HOST:PORT")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user name or password: nothing would use them")
     _ = parts.port  # raises ValueError when it is no port
     path = parts.path.rstrip("/").removesuffix("/ws/agent")
     return f"{scheme}://{parts.netloc}{path}"

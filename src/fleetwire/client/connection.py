@@ -84,6 +84,13 @@ class Connection:
                 hint="It looks like http://127.0.0.1:8080.",
                 field="url",
             )
+        if "@" in parts.netloc:
+            raise ClientError(
+                "The URL of the server has a user name or a password in it, where they end up in "
+                "logs and lists of processes.",
+                hint="Leave them out, and log in: fleetwire login URL --username NAME.",
+                field="url",
+            )
         if token is not None and not _TOKEN.fullmatch(token):
             raise ClientError(
                 "The API token has characters that no token has.",

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -165,6 +166,7 @@ def load(
 ) -> Config:
     """Return the settings. `flags` that are None count as not given. Raises BadConfig."""
     environ = os.environ if environ is None else environ
+    _check_arguments(flags or {})
     file = config_file or environ.get(f"{PREFIX}CONFIG")
     values: dict[str, Any] = {"data": default_data(environ)}
     if file:
@@ -191,6 +193,19 @@ def load(
         ) from None
     check_listening(config)
     return config.model_copy(update={"data": config.data.expanduser().absolute()})
+
+
+def _check_arguments(flags: Mapping[str, Any]) -> None:
+    """Raise BadConfig for a password among the arguments: every user of the machine sees them."""
+    database = urlsplit(flags.get("database") or "")
+    if database.password is not None or "password" in parse_qs(database.query):
+        raise BadConfig(
+            "--database has a password, which everybody on this machine can read among the "
+            "arguments of the process.",
+            hint=f"Set {PREFIX}DATABASE in the environment, write `database` into the settings "
+            "file, or keep the password in ~/.pgpass.",
+            field="database",
+        )
 
 
 def default_data(environ: Mapping[str, str]) -> Path:

@@ -176,11 +176,11 @@ class Lab:
     ) -> Daemon:
         """Start the server and return at once."""
         argv = [*self._prefix(), *prefix, *PROGRAM, "server"]
-        argv += ["--data", str(self.data), "--port", str(self.port)]
-        if self._database:
-            argv += ["--database", self._database]
-        argv += self.server_flags
-        self.server = Daemon(argv, self.folder / "server.log", {**self.env, **(env or {})})
+        argv += ["--data", str(self.data), "--port", str(self.port), *self.server_flags]
+        # Not an argument: it may have a password.
+        database = {"FLEETWIRE_SERVER_DATABASE": self._database} if self._database else {}
+        its_env = {**self.env, **database, **(env or {})}
+        self.server = Daemon(argv, self.folder / "server.log", its_env)
         return self.server
 
     def wait_ready(self, *, ready: bool = True) -> None:

@@ -12,21 +12,28 @@ comes later the rest is masked. A longer one stays until more comes or the strea
 ends with one, that is masked as well, because a task that was killed in the middle of a secret
 has shown most of it.
 
-How it is fast without anything but the standard library: a pattern is known by a *gram*, GRAM of
-its bytes in a row that begin with a byte that is rare in text. Few bytes serve as such beginnings
-for all patterns together, `re` runs over everything else with its table of bytes, and only where
-a gram stands are patterns compared.
+How it is fast without anything but the standard library. A pattern of EASY bytes has, wherever it
+stands in a chunk, a whole *word* of the chunk, WORD bytes from a multiple of WORD on: one of
+WORD words, by its place. So a chunk is looked at as numbers, word by word, and one set says of each
+whether it can be of a secret: the cost is the same whatever the output is and however many the
+patterns are. Shorter patterns, of which there are few, are known by a *gram*, GRAM of their bytes
+in a row that begin with a byte that is rare in text: few bytes serve as such beginnings for all of
+them, and `re` runs over everything else with its table of bytes. Only where a word or a gram stands
+are patterns compared.
 """
 
 import re
+import sys
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from fleetwire.shim.variants import LEAST, LONGEST, patterns
+from fleetwire.shim.variants import EASY, LEAST, LONGEST, patterns
 
 MASK = b"***"
 GRAM = 6
+WORD = (EASY + 1) // 2
+_FEW = 4  # a word of fewer different bytes stands in much that is no secret
 
 # How often a byte comes in a hundred thousand of output, roughly: logs, source, hexadecimal.
 _COMMON = {byte: 13_000 - 600 * rank for rank, byte in enumerate(b" etaoinsrlcdumpgfhy")}
@@ -38,10 +45,16 @@ class Patterns:
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         self.sorted = sorted(patterns(secrets))
+        self._by_word: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         self._by_gram: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
-        for pattern, start in _anchors(self.sorted):
+        for pattern in self.sorted:
+            for start in _word_starts(pattern) if len(pattern) >= EASY else ():
+                word = int.from_bytes(pattern[start : start + WORD], sys.byteorder)
+                self._by_word[word].append((start, pattern))
+        self._words = frozenset(self._by_word)
+        for pattern, start in _anchors([each for each in self.sorted if len(each) < EASY]):
             self._by_gram[pattern[start : start + GRAM]].append((start, pattern))
-        self._grams = re.compile(_expression(self._by_gram), re.DOTALL)
+        self._grams = re.compile(_expression(self._by_gram), re.DOTALL) if self._by_gram else None
         pairs: dict[int, set[int]] = defaultdict(set)
         for pattern in self.sorted:
             pairs[pattern[0]].add(pattern[1])
@@ -60,17 +73,15 @@ class Patterns:
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Where something is to be masked: from, to; in order, neither overlapping nor touching."""
         found: list[tuple[int, int]] = []
-        for match in self._grams.finditer(data):
-            at = match.start()
-            for offset, pattern in self._by_gram[data[at : at + GRAM]]:
-                start = at - offset
-                if start < 0 or not data.startswith(pattern, start):
-                    continue
-                end = start + len(pattern)
-                if found and found[-1][0] <= start <= found[-1][1]:
-                    found[-1] = found[-1][0], max(found[-1][1], end)  # a flood of them stays small
-                else:
-                    found.append((start, end))
+        for at, offset, pattern in self._candidates(data):
+            start = at - offset
+            if start < 0 or not data.startswith(pattern, start):
+                continue
+            end = start + len(pattern)
+            if found and found[-1][0] <= start <= found[-1][1]:
+                found[-1] = found[-1][0], max(found[-1][1], end)  # a flood of them stays small
+            else:
+                found.append((start, end))
         found.sort()
         merged: list[tuple[int, int]] = []
         for start, end in found:
@@ -79,6 +90,20 @@ class Patterns:
             else:
                 merged.append((start, end))
         return merged
+
+    def _candidates(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Where something of a pattern stands: there, how far in the pattern, and the pattern."""
+        words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
+        if not self._words.isdisjoint(words):
+            for number, word in enumerate(words):
+                if word in self._words:
+                    for offset, pattern in self._by_word[word]:
+                        yield number * WORD, offset, pattern
+        if self._grams is not None:
+            for match in self._grams.finditer(data):
+                at = match.start()
+                for offset, pattern in self._by_gram[data[at : at + GRAM]]:
+                    yield at, offset, pattern
 
     def undecided(self, data: bytes) -> int:
         """Where the longest end of `data` begins that is a proper beginning of a pattern."""
@@ -156,6 +181,16 @@ class Masker:
         self._held = data[keep:]
         self._shown = at - keep
         return b"".join(out)
+
+
+def _word_starts(pattern: bytes) -> Iterator[int]:
+    """Where the words of a pattern begin that it is known by: one for each place, by WORD, at
+    which the pattern may stand. The first of two that says more than a row of spaces.
+    """
+    for start in range(WORD):
+        later = start + WORD
+        is_poor = len(set(pattern[start : start + WORD])) < _FEW
+        yield later if is_poor and later + WORD <= len(pattern) else start
 
 
 def _anchors(known: list[bytes]) -> list[tuple[bytes, int]]:

@@ -4,7 +4,11 @@ Pure: bytes in, patterns out. Every form is a plain string of bytes (no expressi
 wild), at least LEAST bytes long, so that ordinary text is not masked by chance, and at most
 LONGEST, so that little ever has to be held back: a longer form is cut into pieces that cover it.
 
-What is not here is not masked: a secret encoded twice, compressed, encrypted, reversed, or
+Two encodings one after the other are looked for where programs do so: base64, percent-encoding
+and JSON strings, in any order (a JSON document in a JSON string, a Kubernetes secret that holds
+JSON, base64 in an address). Not for a secret that is longer than TWICE_MOST.
+
+What is not here is not masked: a secret encoded three times, compressed, encrypted, reversed, or
 written a few characters at a time with others between. A task that wants to show what it was
 given can; masking is against accidents (docs/security.md, "Secrets").
 """
@@ -12,18 +16,26 @@ given can; masking is against accidents (docs/security.md, "Secrets").
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 LEAST = 8
 """A secret, a line of one, or a form with fewer bytes is not looked for."""
 
 LONGEST = 128
+TWICE_MOST = 4096
+"""A longer secret is not looked for encoded twice: that would be too many patterns."""
+
+EASY = 15
+"""Patterns of so many bytes cost least to look for (`masking`): shorter ones are avoided."""
+
 _WRAPS = (76, 64)  # columns: base64(1) and MIME; openssl and PEM
 _ARMOUR = re.compile(rb"-----(BEGIN|END) [A-Z0-9 ]+-----")  # says nothing, and stands in many texts
 # What is never percent-encoded (RFC 3986, 2.3), and what some leave as it is besides.
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _KEPT = (b"", b"/", b"!'()*", b"!'()*/", b"*")  # Python twice, encodeURIComponent, paths, forms
 _SHELL_PLAIN = re.compile(rb"([^A-Za-z0-9_./:=@%+,\x80-\xff-])")
+_SAFE = (b"", b"/", b"!'()*")  # the same, for what is encoded twice
+_ALPHABETS = (base64.b64encode, base64.urlsafe_b64encode)
 _UNICODE = re.compile(r"\\u([0-9a-f]{4})")
 
 
@@ -34,6 +46,9 @@ def patterns(secrets: Iterable[bytes]) -> frozenset[bytes]:
         for part in _parts(secret):
             for form in _forms(part):
                 found.update(_pieces(form))
+            if len(secret) <= TWICE_MOST:
+                for form in _twice(part):
+                    found.update(_pieces(form))
     return frozenset(found)
 
 
@@ -54,14 +69,37 @@ def _forms(part: bytes) -> Iterator[bytes]:
     yield part.hex().encode()
     yield part.hex().upper().encode()
     yield from _lines(part)
+    yield from _shell(part)
+    yield from _every_byte(part)
     yield from _base64(part)
     yield from _percent(part)
-    yield from _shell(part)
-    try:
-        text = part.decode()
-    except UnicodeDecodeError:
-        return
-    yield from _json(text)
+    yield from _json(part)
+
+
+def _twice(part: bytes) -> Iterator[bytes]:
+    """Encoded as programs do that pass on what another has encoded."""
+    for alphabet in _ALPHABETS:
+        for inner in {*_cores(part, alphabet), *_rows(part, alphabet)}:
+            yield from _cores(inner, alphabet)
+            yield _quoted(inner)  # in an address
+            yield inner.replace(b"/", rb"\/")
+        yield from _rows(alphabet(part), alphabet)
+    escaped = {*_json(part), *(_quoted(part, kept) for kept in _SAFE)} if _is_text(part) else set()
+    for inner in escaped - {part}:
+        for alphabet in _ALPHABETS:
+            yield from _cores(inner, alphabet)
+        yield from (_quoted(inner, kept) for kept in _SAFE)
+        yield from _json(inner)
+
+
+def _every_byte(part: bytes) -> Iterator[bytes]:
+    """With every byte, or unit of UTF-16, escaped."""
+    for digits in (b"%%%02X", b"%%%02x"):
+        yield b"".join(digits % byte for byte in part)
+    if _is_text(part):
+        units = _utf16(part.decode())
+        for each in ("\\u%04x", "\\u%04X"):
+            yield "".join(each % unit for unit in units).encode()
 
 
 def _lines(part: bytes) -> Iterator[bytes]:
@@ -72,40 +110,55 @@ def _lines(part: bytes) -> Iterator[bytes]:
 
 
 def _base64(part: bytes) -> Iterator[bytes]:
-    for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
-        for before in range(3):
-            # A character holds 6 bits: those that hold bits of a neighbour are not ours to know.
-            encoded = alphabet(bytes(before) + part)
-            core = encoded[(before * 8 + 5) // 6 : (before + len(part)) * 8 // 6]
-            yield core
-        # Wrapped: in rows, counted from its beginning. Otherwise where the rows end is unknown.
-        whole = alphabet(part)[: len(part) * 8 // 6]
-        for width in _WRAPS:
-            for start in range(0, len(whole) if len(whole) > width else 0, width):
-                row = whole[start : start + width]
+    for alphabet in _ALPHABETS:
+        yield from _cores(part, alphabet)
+        yield from _rows(part, alphabet)
+
+
+def _cores(part: bytes, alphabet: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """At each alignment, without the characters that hold bits of a neighbour: a character holds
+    6 bits, and those are not ours to know.
+    """
+    for before in range(3):
+        encoded = alphabet(bytes(before) + part)
+        yield encoded[(before * 8 + 5) // 6 : (before + len(part)) * 8 // 6]
+
+
+def _rows(part: bytes, alphabet: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Wrapped, the rows counted from its beginning: otherwise where they end is unknown."""
+    whole = alphabet(part)[: len(part) * 8 // 6]
+    for width in _WRAPS:
+        for start in range(0, len(whole) if len(whole) > width else 0, width):
+            row = whole[start : start + width]
+            if len(row) >= EASY:
                 yield row
-                if len(row) < LEAST:  # with the row before it, by either line end
-                    before_it = whole[max(start - LEAST, 0) : start]
-                    yield before_it + b"\n" + row
-                    yield before_it + b"\r\n" + row
+            else:  # with the row before it, by either line end
+                before_it = whole[start - EASY : start]
+                yield before_it + b"\n" + row
+                yield before_it + b"\r\n" + row
 
 
 def _percent(part: bytes) -> Iterator[bytes]:
     for digits in (b"%%%02X", b"%%%02x"):
-        yield b"".join(digits % byte for byte in part)
         for kept in _KEPT:
-            plain = _UNRESERVED.union(kept)
-            quoted = b"".join(bytes([byte]) if byte in plain else digits % byte for byte in part)
+            quoted = _quoted(part, kept, digits)
             yield quoted
             yield quoted.replace(b"%20", b"+")
 
 
-def _json(text: str) -> Iterator[bytes]:
+def _quoted(part: bytes, kept: bytes = b"", digits: bytes = b"%%%02X") -> bytes:
+    plain = _UNRESERVED.union(kept)
+    return b"".join(bytes([byte]) if byte in plain else digits % byte for byte in part)
+
+
+def _json(part: bytes) -> Iterator[bytes]:
+    if not _is_text(part):
+        return
+    text = part.decode()
     ascii_only = json.dumps(text)[1:-1]
     as_it_is = json.dumps(text, ensure_ascii=False)[1:-1]
     html_safe = re.sub(r"[<>&'\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", as_it_is)
-    every = "".join(f"\\u{unit:04x}" for unit in _utf16(text))
-    forms = {ascii_only, as_it_is, html_safe, every}
+    forms = {ascii_only, as_it_is, html_safe}
     forms |= {re.sub(r"[<>&']", lambda found: f"\\u{ord(found[0]):04x}", ascii_only)}
     forms |= {form.replace("/", "\\/") for form in forms}
     for form in forms:
@@ -114,6 +167,14 @@ def _json(text: str) -> Iterator[bytes]:
     # As Python, and most languages with backslashes, show a string.
     for shown in (repr(text), repr(text.encode())[1:]):
         yield shown[1:-1].encode()
+
+
+def _is_text(part: bytes) -> bool:
+    try:
+        part.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _utf16(text: str) -> list[int]:

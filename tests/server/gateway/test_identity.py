@@ -17,6 +17,7 @@ from fleetwire.protocol import codec, messages, versions
 from fleetwire.protocol.conversation import AgentConversation, SignatureNeeded
 from fleetwire.server.domain import node_story, nodes, removal
 from fleetwire.server.gateway import greetings
+from fleetwire.server.store import tables
 from fleetwire.testing.fake_node import Behaviour, FakeNode, Identity
 from fleetwire.testing.heart import Heart, Serve, new_id, now_us
 
@@ -171,6 +172,55 @@ async def test_a_node_that_speaks_with_another_ones_ids_is_refused_and_it_is_rec
                     await listener.wait(1)
             (task,) = (await one.run(run)).tasks
             assert (task.outcome, task.node) == ("succeeded", "b")
+
+
+@pytest.mark.parametrize(
+    ("frame", "ends"),
+    [
+        # An identity in a payload says nothing: what is told is told of the link's own node.
+        ('{"t":"heartbeat","sequence":7,"clock":1,"node":"NODE","attempt":"ATTEMPT"}', False),
+        ('{"t":"inventory","facts":{"os":"forged"},"node":"NODE"}', False),
+        ('{"t":"observed","revision":0,"node":"NODE","complete":true,"attempts":[]}', False),
+        # Kinds of frames that this version does not have end the link, whosever ids they hold.
+        ('{"t":"file","node":"NODE","attempt":"ATTEMPT","path":"/etc/passwd"}', True),
+        ('{"t":"terminal","node":"NODE","attempt":"ATTEMPT","data":"aWQK"}', True),
+        ('{"t":"desired","revision":1,"attempts":[]}', True),
+        (codec.HEADER.pack(2, 0, 0, 1, 0, bytes(16)) + b"x", True),
+    ],
+)  # fmt: skip
+async def test_no_frame_of_a_node_changes_another(
+    serve: Serve, frame: str | bytes, ends: bool
+) -> None:
+    async with serve() as one:
+        a, b = await one.node("a"), await one.node("b", Behaviour(hold=True))
+        async with a.connected(), b.connected():
+            run = await one.submit(nodes=("b",))
+            await b.wait(lambda: bool(b.spool))
+            (held,) = b.spool.values()
+            async with one.nudges.listen(f"run:{run}") as listener:
+                while not (await one.run(run)).counts["running"]:
+                    await listener.wait(1)
+
+            async def known_of_b() -> tuple[object, ...]:
+                its_row = tables.nodes.select().where(tables.nodes.c.id == b.identity.node)
+                row = await one.database.read(lambda c: c.execute(its_row).one())
+                return *row, (await one.run(run)).tasks
+
+            b.heartbeat()
+            await b.wait(lambda: b.beats == 1)
+            before = await known_of_b()
+            if isinstance(frame, str):
+                frame = frame.replace("NODE", b.identity.node).replace("ATTEMPT", held.attempt)
+            await a.raw(frame)
+            if ends:
+                await a.wait(lambda: a.closed is not None)
+                assert a.closed is not None
+                assert a.closed[0] == messages.CLOSE_BAD_FRAME
+            else:
+                a.heartbeat()
+                await a.wait(lambda: a.beats >= 1)
+            assert await known_of_b() == before
+            assert b.closed is None
 
 
 async def told(one: Heart, node: FakeNode, text: str) -> bool:

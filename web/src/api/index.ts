@@ -5,6 +5,7 @@ import type { LoggedIn, LogLines, LogMatches, Me, Ways, NewEnrolmentToken, Node,
 
 export * from './types'
 export * from './people'
+export * from './secrets'
 export { onReached, onUnauthorised, Problem } from './http'
 
 type Signal = AbortSignal | undefined

@@ -5,7 +5,7 @@
  */
 import type * as api from './generated/types.gen'
 
-export type { LoggedIn, Member, NewToken, NewTotp, NewUser, Project, Session, Token, Totp, UserInList, Ways } from './generated/types.gen'
+export type { LoggedIn, Member, NewToken, NewTotp, NewUser, Project, Secret, Session, Token, Totp, UserInList, Ways } from './generated/types.gen'
 export type { LogLine, LogLines, LogMatch, LogMatches, Me, NewEnrolmentToken, Node, NodeEvent, System, Timeline, TimelineLine, Why, WhyLine } from './generated/types.gen'
 
 export interface Page<T> { items: T[], next_cursor: string | null }

@@ -9,11 +9,11 @@ test('every URL of the console', () => {
     pages: [
       pages.home(), pages.signIn(), pages.signIn({ to: '/runs/1?task=2' }), pages.nodes(), pages.nodes({ q: 'os=linux' }), pages.node(id),
       pages.runs(), pages.runs({ state: 'running' }), pages.runs({ state: 'ended', after: 'c d' }), pages.newRun(), pages.newRun({ node: 'web-1' }), pages.newRun({ from: '1' }),
-      pages.run(id), pages.run('1', { task: 0, q: 'a&b' }), pages.account(), pages.users(), pages.projects(), pages.project(id),
+      pages.run(id), pages.run('1', { task: 0, q: 'a&b' }), pages.account(), pages.users(), pages.projects(), pages.project(id), pages.secrets(),
     ],
     api: [
       api.login(), api.oidc(), api.ownPassword(), api.ownSessions(), api.ownSession(id), api.ownTotp(), api.confirmTotp(), api.endTotp(), api.tokens({ limit: 5 }), api.token(id),
-      api.users(), api.user(id), api.userPassword(id), api.projects(), api.members(id), api.member(id, id),
+      api.users(), api.user(id), api.userPassword(id), api.projects(), api.members(id), api.member(id, id), api.secrets({ limit: 5 }), api.secret(id, { project: 'web' }),
       api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeForced(id), api.nodeApprove(id), api.nodeRelease(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
       api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
       api.run(id), api.runStop(id), api.runWhy(id), api.runTimeline(id, { limit: 500, cursor: 'c' }), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
@@ -38,6 +38,8 @@ test('every URL of the console', () => {
         "/api/v1/projects",
         "/api/v1/projects/a%2Fb%20c/members",
         "/api/v1/projects/a%2Fb%20c/members/a%2Fb%20c",
+        "/api/v1/secrets?limit=5",
+        "/api/v1/secrets/a%2Fb%20c?project=web",
         "/api/v1/me",
         "/api/v1/enrolment-tokens",
         "/api/v1/nodes",
@@ -81,6 +83,7 @@ test('every URL of the console', () => {
         "/users",
         "/projects",
         "/projects/a%2Fb%20c",
+        "/secrets",
       ],
       "patterns": {
         "account": "/account",
@@ -93,6 +96,7 @@ test('every URL of the console', () => {
         "projects": "/projects",
         "run": "/runs/:id",
         "runs": "/runs",
+        "secrets": "/secrets",
         "signIn": "/sign-in",
         "users": "/users",
       },
@@ -101,5 +105,5 @@ test('every URL of the console', () => {
 })
 
 test('every builder is in the snapshot above', () => {
-  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([11, 37])
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([12, 39])
 })

@@ -29,6 +29,7 @@ export const patterns = {
   users: '/users',
   projects: '/projects',
   project: '/projects/:name',
+  secrets: '/secrets',
   lost: '/:rest(.*)*',
 } as const
 
@@ -44,6 +45,7 @@ export const pages = {
   users: () => url(patterns.users),
   projects: () => url(patterns.projects),
   project: (name: string) => url(`/projects/${part(name)}`),
+  secrets: () => url(patterns.secrets),
   run: (id: string, query: { task?: number, q?: string } = {}) => url(`/runs/${part(id)}`, query),
 } as const
 
@@ -69,6 +71,8 @@ export const api = {
   projects: (query: { limit?: number } = {}) => url(`${base}/projects`, query),
   members: (project: string) => url(`${base}/projects/${part(project)}/members`),
   member: (project: string, user: string) => url(`${base}/projects/${part(project)}/members/${part(user)}`),
+  secrets: (query: { limit?: number } = {}) => url(`${base}/secrets`, query),
+  secret: (name: string, query: { project?: string } = {}) => url(`${base}/secrets/${part(name)}`, query),
   enrolmentTokens: () => url(`${base}/enrolment-tokens`),
   nodes: (query: { limit?: number, cursor?: string | null } = {}) => url(`${base}/nodes`, query),
   node: (id: string) => url(`${base}/nodes/${part(id)}`),

@@ -93,22 +93,22 @@ class Watch(threading.Thread):
         self._canaries = canaries
         self.found: dict[str, set[str]] = {}
         self.ended = threading.Event()
-        self._seen: set[bytes] = set()
+        self._known: dict[int, bytes] = {}
 
     def run(self) -> None:
-        while not self.ended.wait(0.02):
+        while not self.ended.wait(0.04):  # an interpreter's start alone takes longer
             self.look()
 
     def look(self) -> None:
-        """Look at every process, and search what was not seen before."""
+        """Look at every process, and search what executes something else than before."""
         for pid in psutil.pids():
             with contextlib.suppress(OSError):
-                entry = Path(f"/proc/{pid}")
-                words, env = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
-                is_task = b"FLEETWIRE_ATTEMPT=" in env
-                text = words if is_task or pid == os.getpid() else words + env
-                if text not in self._seen:
-                    self._seen.add(text)
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if self._known.get(pid) != words:
+                    self._known[pid] = words
+                    env = Path(f"/proc/{pid}/environ").read_bytes()
+                    is_task = b"FLEETWIRE_ATTEMPT=" in env
+                    text = words if is_task or pid == os.getpid() else words + env
                     if there := self._canaries.within(text):
                         self.found[f"{pid}: {words[:200]!r}"] = there
 
@@ -118,7 +118,7 @@ class Watch(threading.Thread):
         """
         self.ended.set()
         self.join()
-        assert len(self._seen) > 20
-        self._seen.clear()
+        assert len(self._known) > 20
+        self._known.clear()
         self.look()
         return self.found

@@ -15,7 +15,7 @@ has shown most of it.
 How it is fast without anything but the standard library. A pattern of EASY bytes has, wherever it
 stands in a chunk, a whole *word* of the chunk, WORD bytes from a multiple of WORD on: one of
 WORD words, by its place. So a chunk is looked at as numbers, word by word, and one set says of each
-whether it can be of a secret: the cost is the same whatever the output is and however many the
+whether it can be of a secret: the cost hardly depends on what the output is, or on how many the
 patterns are. Shorter patterns, of which there are few, are known by a *gram*, GRAM of their bytes
 in a row that begin with a byte that is rare in text: few bytes serve as such beginnings for all of
 them, and `re` runs over everything else with its table of bytes. Only where a word or a gram stands
@@ -24,7 +24,7 @@ are patterns compared.
 
 import re
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -33,6 +33,7 @@ from fleetwire.shim.variants import EASY, LEAST, LONGEST, patterns
 MASK = b"***"
 GRAM = 6
 WORD = (EASY + 1) // 2
+_BITS = tuple(1 << place for place in range(LONGEST))  # one number each, however often it is kept
 _FEW = 4  # a word of fewer different bytes stands in much that is no secret
 
 # How often a byte comes in a hundred thousand of output, roughly: logs, source, hexadecimal.
@@ -45,13 +46,13 @@ class Patterns:
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
         self.sorted = sorted(patterns(secrets))
-        self._by_word: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        self._words: dict[int, int] = {}  # where in patterns it stands: a bit for each place
+        self._beginnings = frozenset(pattern[:LEAST] for pattern in self.sorted)
         self._by_gram: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
         for pattern in self.sorted:
             for start in _word_starts(pattern) if len(pattern) >= EASY else ():
                 word = int.from_bytes(pattern[start : start + WORD], sys.byteorder)
-                self._by_word[word].append((start, pattern))
-        self._words = frozenset(self._by_word)
+                self._words[word] = self._words.get(word, 0) | _BITS[start]
         for pattern, start in _anchors([each for each in self.sorted if len(each) < EASY]):
             self._by_gram[pattern[start : start + GRAM]].append((start, pattern))
         self._grams = re.compile(_expression(self._by_gram), re.DOTALL) if self._by_gram else None
@@ -94,16 +95,40 @@ class Patterns:
     def _candidates(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Where something of a pattern stands: there, how far in the pattern, and the pattern."""
         words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
-        if not self._words.isdisjoint(words):
+        if not self._words.keys().isdisjoint(words):
             for number, word in enumerate(words):
                 if word in self._words:
-                    for offset, pattern in self._by_word[word]:
-                        yield number * WORD, offset, pattern
+                    yield from self._of_word(data, number * WORD, self._words[word])
         if self._grams is not None:
             for match in self._grams.finditer(data):
                 at = match.start()
                 for offset, pattern in self._by_gram[data[at : at + GRAM]]:
                     yield at, offset, pattern
+
+    def _of_word(self, data: bytes, at: int, places: int) -> Iterator[tuple[int, int, bytes]]:
+        """The same for one word; `places` are where it may stand in a pattern."""
+        while places:
+            offset = (places & -places).bit_length() - 1
+            places &= places - 1
+            start = at - offset
+            if start >= 0 and data[start : start + LEAST] in self._beginnings:
+                longest = self._longest(data[start : start + LONGEST])
+                if longest is not None:
+                    yield at, offset, longest
+
+    def _longest(self, text: bytes) -> bytes | None:
+        """The longest pattern that `text` begins with: it covers all others."""
+        while len(text) >= LEAST:
+            at = bisect_right(self.sorted, text) - 1
+            if at < 0:
+                return None
+            below = self.sorted[at]
+            if text.startswith(below):
+                return below
+            # Of all patterns this one has the most in common with the text; those that the text
+            # begins with lie within that.
+            text = text[: _common(text, below)]
+        return None
 
     def undecided(self, data: bytes) -> int:
         """Where the longest end of `data` begins that is a proper beginning of a pattern."""
@@ -183,11 +208,20 @@ class Masker:
         return b"".join(out)
 
 
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes they have in common at their beginning; they differ."""
+    size = min(len(one), len(other))
+    different = int.from_bytes(one[:size], "big") ^ int.from_bytes(other[:size], "big")
+    return size - (different.bit_length() + 7) // 8
+
+
 def _word_starts(pattern: bytes) -> Iterator[int]:
     """Where the words of a pattern begin that it is known by: one for each place, by WORD, at
-    which the pattern may stand. The first of two that says more than a row of spaces.
+    which the pattern may stand. From its middle, because addresses, keys and documents begin and
+    end as many others do; the first of two that says more than a row of spaces.
     """
-    for start in range(WORD):
+    middle = (len(pattern) - EASY) // 2
+    for start in range(middle, middle + WORD):
         later = start + WORD
         is_poor = len(set(pattern[start : start + WORD])) < _FEW
         yield later if is_poor and later + WORD <= len(pattern) else start

@@ -55,6 +55,8 @@ Access:
               also: roles grant, revoke
   secrets     list secrets, without their values
               also: secrets list, set, delete
+  audit       list what was done, by whom and from where
+              also: audit list, verify, export
 
 Operate:
   up          start the whole system on this machine

@@ -65,6 +65,10 @@ COMMANDS: Final[dict[str, Command]] = dict(
         _command("secrets list", "list secrets, without their values", "secrets"),
         _command("secrets set", "set a secret that runs can name", "secrets"),
         _command("secrets delete", "delete a secret", "secrets"),
+        _command("audit", "list what was done, by whom and from where", "audit"),
+        _command("audit list", "list what was done, by whom and from where", "audit"),
+        _command("audit verify", "prove that nothing of it was changed", "audit"),
+        _command("audit export", "write a chain of it as JSON lines", "audit"),
         _command("login", "log in to a server and remember it", "login"),
         _command("logout", "forget the login and end its token", "login"),
         _command("whoami", "show who you are logged in as", "login"),
@@ -89,7 +93,10 @@ COMMANDS: Final[dict[str, Command]] = dict(
 
 GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Work", ("run", "runs", "nodes")),
-    ("Access", ("login", "logout", "whoami", "tokens", "users", "projects", "roles", "secrets")),
+    (
+        "Access",
+        ("login", "logout", "whoami", "tokens", "users", "projects", "roles", "secrets", "audit"),
+    ),
     ("Operate", ("up", "server", "agent", "swarm", "system", "doctor", "completion")),
 )
 

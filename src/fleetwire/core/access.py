@@ -31,7 +31,9 @@ ProjectPermission: TypeAlias = Literal[
     "file-write",
     "use-secret",
 ]
-SystemPermission: TypeAlias = Literal["manage-users", "manage-projects", "manage-system"]
+SystemPermission: TypeAlias = Literal[
+    "manage-users", "manage-projects", "manage-system", "read-system-audit"
+]
 OwnPermission: TypeAlias = Literal["know-self", "manage-own-tokens", "manage-own-account"]
 Permission: TypeAlias = ProjectPermission | SystemPermission | OwnPermission
 ProjectRole: TypeAlias = Literal[
@@ -75,9 +77,15 @@ DEFAULT_NAME: Final = "default"
 
 
 class Forbidden(FleetwireError):
-    """The caller is known and may not do this."""
+    """The caller is known and may not do this; `project` is the id of where, if that is known."""
 
     code = "forbidden"
+
+    def __init__(
+        self, detail: str, *, hint: str = "", field: str | None = None, project: str | None = None
+    ) -> None:
+        super().__init__(detail, hint=hint, field=field)
+        self.project = project
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -183,12 +191,14 @@ def check_assignment(
             f"You may not give or take the role {min(beyond)!r} here.",
             hint="You can give what you have yourself; a system admin can give the others.",
             field="roles",
+            project=project,
         )
     if is_self and not of_roles(after) <= of_roles(before):
         raise Forbidden(
             "Nobody raises their own rights.",
             hint="Ask another system admin, or another admin of the project.",
             field="roles",
+            project=project,
         )
 
 

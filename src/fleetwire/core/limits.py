@@ -107,6 +107,13 @@ KEEP_LOGS_S: Final = 30 * 24 * 3600.0
 KEEP_RUNS_S: Final = 90 * 24 * 3600.0
 KEEP_EVENTS_S: Final = 90 * 24 * 3600.0
 
+# The audit (core.audit).
+AUDIT_TEXT_CHARS: Final = 512
+AUDIT_NAME_CHARS: Final = 256
+AUDIT_REFUSALS_PER_MIN: Final = 60
+AUDIT_CHECKPOINT_ENTRIES: Final = 1_000
+AUDIT_CHECKPOINT_S: Final = 3600.0
+
 # A node's own policy, and what tasks may be limited to (core.policy, core.specs).
 POLICY_BYTES: Final = 64 * KIB
 POLICY_DEPTH: Final = 8

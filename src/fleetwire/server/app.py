@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import pwd
 import secrets
 import shlex
 import signal
@@ -43,6 +44,7 @@ from fleetwire.server.config import Config
 from fleetwire.server.domain import cluster, encrypted, health, people
 from fleetwire.server.domain import dispatch as dispatch_domain
 from fleetwire.server.domain import stops as stops_domain
+from fleetwire.server.domain.audit import Key
 from fleetwire.server.domain.dispatch import Signing
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
@@ -51,6 +53,7 @@ from fleetwire.server.files import write_private
 from fleetwire.server.gateway.endpoint import Gateway
 from fleetwire.server.gateway.enrolment import Enrolment
 from fleetwire.server.logs import open_logs
+from fleetwire.server.loops.audit import AuditLoop
 from fleetwire.server.loops.dispatch import DispatchLoop
 from fleetwire.server.loops.leases import LeasesLoop
 from fleetwire.server.loops.proof import ProofLoop
@@ -85,6 +88,14 @@ class CannotStart(FleetwireError):
 def now_us() -> int:
     """Return the wall time in microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def shell_user() -> str:
+    """Return the name, on this machine, of who runs this process."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def new_id() -> str:
@@ -221,6 +232,8 @@ class Process:
             )
             stops = StopsLoop(self.database, signer, cluster_id=founded.id)
             self.database.react(dispatch.react, stops.react, gateway.react)
+            rotations = key_chain(config.data)
+            audit_key = Key(founded.id, signer.public_key, signer.sign)
             self._proof = ProofLoop(self.database, clock=now_us)
             self._loops = Runner(
                 [
@@ -231,6 +244,7 @@ class Process:
                     stops,
                     self._proof,
                     *([StorageLoop(self.reserve)] if self.reserve is not None else []),
+                    AuditLoop(self.database, audit_key, keep_s=config.keep_audit_s, clock=now_us),
                     RetentionLoop(self.database, self.logs, config.keep, clock=now_us),
                 ],
                 nudges,
@@ -244,6 +258,8 @@ class Process:
                 database=self.database,
                 submissions=self._submissions,
                 sealing=sealing,
+                audit_key=audit_key,
+                rotations=rotations,
                 logs=self.logs,
                 nudges=nudges,
                 auth=self.auth,
@@ -252,6 +268,7 @@ class Process:
                 ids=new_id,
                 secret=new_secret,
                 clock=now_us,
+                monotonic=time.monotonic,
                 readiness=self.readiness,
                 warnings=self.warnings,
                 leaving=self.leaving,

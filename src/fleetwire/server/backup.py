@@ -25,12 +25,12 @@ import msgspec
 
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server import signing
-from fleetwire.server.app import data_folder, now_us
+from fleetwire.server.app import data_folder, now_us, shell_user
 from fleetwire.server.config import Config
-from fleetwire.server.domain import cluster, restore
+from fleetwire.server.domain import audit, cluster, restore
 from fleetwire.server.files import CA, CA_KEY, TLS_FOLDER, write_private
 from fleetwire.server.nudges.memory import MemoryNudges
-from fleetwire.server.store.engine import Database
+from fleetwire.server.store.engine import Database, Tx
 
 FORMAT: Final = 1
 MANIFEST: Final = "backup.json"
@@ -126,8 +126,7 @@ def put_back(source: Path, config: Config, *, nothing_since: bool) -> Manifest:
             draft = record.with_name(f"{record.name}.new")
             _copy_file(source / RECORD, draft)
             _check(draft)
-            if not nothing_since:
-                _mark(f"sqlite:///{draft}")
+            _mark(f"sqlite:///{draft}", nothing_since=nothing_since)
             _fold_journal(draft)
             draft.rename(record)
             _sync(config.data)
@@ -169,11 +168,21 @@ async def _cluster(url: str) -> str:
     return found
 
 
-def _mark(url: str) -> int:
+def _mark(url: str, *, nothing_since: bool = False) -> int:
+    """Say in a record that it was put back, and is older than the world unless `nothing_since`;
+    return its generation.
+    """
+
+    def put_back(tx: Tx) -> int:
+        since = cluster.generation(tx) if nothing_since else restore.begin_doubt(tx)
+        said = "yes" if nothing_since else "no"
+        audit.say_by_shell(tx, "server.restore", user=shell_user(), nothing_since=said)
+        return since
+
     async def mark() -> int:
         database = Database.open(url, nudges=MemoryNudges(), clock=now_us)
         try:
-            return await database.write(restore.begin_doubt)
+            return await database.write(put_back)
         finally:
             await database.close()
 

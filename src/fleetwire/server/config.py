@@ -129,6 +129,20 @@ class Config(BaseModel):
         Field(ge=_LEAST_DAYS, le=_MOST_DAYS, description="The stories of nodes are kept this long"),
     ] = limits.KEEP_EVENTS_S / _DAY_S
 
+    keep_audit_days: Annotated[
+        float | None,
+        Field(
+            ge=_LEAST_DAYS,
+            le=_MOST_DAYS,
+            description="The audit is kept this long; for ever if unset",
+        ),
+    ] = None
+
+    @property
+    def keep_audit_s(self) -> float | None:
+        """How long the audit is kept, None for ever."""
+        return None if self.keep_audit_days is None else self.keep_audit_days * _DAY_S
+
     @property
     def keep(self) -> Keep:
         """How long what is kept."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from fleetwire.server.app import data_folder, now_us
+from fleetwire.server.app import data_folder, now_us, shell_user
 from fleetwire.server.config import Config
-from fleetwire.server.domain import encrypted
+from fleetwire.server.domain import audit, encrypted
 from fleetwire.server.domain.encrypted import Counted
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.master_key import MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
-from fleetwire.server.store.engine import Database
+from fleetwire.server.store.engine import Database, Tx
 
 
 def rotate(config: Config) -> Counted:
@@ -29,9 +29,15 @@ async def _rotate(config: Config) -> Counted:
     try:
         before.check(await database.read(encrypted.key_ids))
         after = before.begin_rotation()
-        counted = await database.write(
-            lambda tx: encrypted.encrypt_anew(tx, before=_sealing(before), after=_sealing(after))
-        )
+
+        def encrypt_anew(tx: Tx) -> Counted:
+            counted = encrypted.encrypt_anew(tx, before=_sealing(before), after=_sealing(after))
+            audit.say_by_shell(
+                tx, "server.master-key", user=shell_user(), secrets=str(counted.secrets)
+            )
+            return counted
+
+        counted = await database.write(encrypt_anew)
         after.settle(await database.read(encrypted.key_ids))
     finally:
         await database.close()
@@ -41,10 +47,17 @@ async def _rotate(config: Config) -> Counted:
 def forget(config: Config) -> Counted:
     """Delete every secret and second factor, because the master key is lost for good."""
 
+    def forget_all_there(tx: Tx) -> Counted:
+        counted = encrypted.forget_all(tx)
+        audit.say_by_shell(
+            tx, "server.forget-secrets", user=shell_user(), secrets=str(counted.secrets)
+        )
+        return counted
+
     async def forget_all() -> Counted:
         database = Database.open(config.database_url, nudges=MemoryNudges(), clock=now_us)
         try:
-            return await database.write(encrypted.forget_all)
+            return await database.write(forget_all_there)
         finally:
             await database.close()
 

@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire.core import totp
+from fleetwire.core.audit import Target
 from fleetwire.server.api import views, write
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.errors import BadCredentials
-from fleetwire.server.api.login import address_of
+from fleetwire.server.api.noting import address_of, note_of
 from fleetwire.server.api.params import CodeParams, OldPasswordParams, OwnPasswordParams
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import factors, people
@@ -30,9 +31,12 @@ async def change_password(request: Request, body: OwnPasswordParams) -> Response
     await _check_password(request, parts, caller, body.old)
     hashed = await asyncio.to_thread(parts.passwords.hash_blocking, body.new)
 
+    note = note_of(request)
+
     def change(tx: Tx) -> None:
         people.set_password(tx, caller.user, password_hash=hashed)
         people.end_sessions(tx, caller.user, but=caller.credential)
+        note.say(tx)
 
     await parts.database.write(change)
     parts.auth.forget(caller.user)
@@ -74,9 +78,14 @@ async def list_sessions(request: Request) -> Response:
 async def end_session(request: Request, session: str) -> Response:
     """End one of your logins."""
     parts, caller = parts_of(request), caller_of(request)
-    ended = await parts.database.write(
-        lambda tx: people.end_session_named(tx, caller.user, session)
-    )
+    note = note_of(request)
+
+    def end(tx: Tx) -> str:
+        ended = people.end_session_named(tx, caller.user, session)
+        note.say(tx, target=Target("session", session))
+        return ended
+
+    ended = await parts.database.write(end)
     parts.auth.forget(ended)
     return Response(status_code=204)
 
@@ -102,11 +111,15 @@ async def begin_totp(request: Request, body: OldPasswordParams) -> Response:
     parts, caller = parts_of(request), caller_of(request)
     await _check_password(request, parts, caller, body.password)
     secret = secrets.token_bytes(totp.SECRET_BYTES)
-    uri = await parts.database.write(
-        lambda tx: factors.begin(
+    note = note_of(request)
+
+    def begin(tx: Tx) -> str:
+        note.say(tx)
+        return factors.begin(
             tx, caller.user, name=caller.name, secret=secret, sealing=parts.sealing
         )
-    )
+
+    uri = await parts.database.write(begin)
     return write.answer({"secret": totp.as_text(secret), "uri": uri})
 
 
@@ -118,11 +131,13 @@ async def confirm_totp(request: Request, body: CodeParams) -> Response:
     parts, caller = parts_of(request), caller_of(request)
     recovery = [_recovery_code() for _ in range(factors.RECOVERY_CODES)]
     parts.throttle.take_code(caller.user)
-    await parts.database.write(
-        lambda tx: factors.confirm(
-            tx, caller.user, body.code, recovery=recovery, sealing=parts.sealing
-        )
-    )
+    note = note_of(request)
+
+    def confirm(tx: Tx) -> None:
+        factors.confirm(tx, caller.user, body.code, recovery=recovery, sealing=parts.sealing)
+        note.say(tx)
+
+    await parts.database.write(confirm)
     parts.throttle.give_code_back(caller.user)
     return write.answer({"recovery_codes": recovery})
 
@@ -136,11 +151,13 @@ async def end_totp(request: Request, body: CodeParams) -> Response:
     """End your second factor, with a code of it or a recovery code."""
     parts, caller = parts_of(request), caller_of(request)
     parts.throttle.take_code(caller.user)
+    note = note_of(request)
 
     def end(tx: Tx) -> None:
         if not factors.use(tx, caller.user, body.code, sealing=parts.sealing):
             raise factors.bad_code()
         factors.end(tx, caller.user)
+        note.say(tx)
 
     await parts.database.write(end)
     parts.throttle.give_code_back(caller.user)
@@ -150,31 +167,32 @@ async def end_totp(request: Request, body: CodeParams) -> Response:
 _OWN: Final = "manage-own-account"
 DOORS = [
     Door(
-        "POST", "/api/v1/me/password", change_password, permission=_OWN, tag="people",
-        answers={204: None}, problems=(429,),
+        "POST", "/api/v1/me/password", change_password, permission=_OWN,
+        action="password.change", tag="people", answers={204: None}, problems=(429,),
     ),
     Door(
         "GET", "/api/v1/me/sessions", list_sessions, permission=_OWN, tag="people",
         answers={200: views.Sessions},
     ),
     Door(
-        "DELETE", "/api/v1/me/sessions/{session}", end_session, permission=_OWN, tag="people",
-        answers={204: None}, problems=(404,),
+        "DELETE", "/api/v1/me/sessions/{session}", end_session, permission=_OWN,
+        action="session.end", tag="people", answers={204: None}, problems=(404,),
     ),
     Door(
         "GET", "/api/v1/me/totp", show_totp, permission=_OWN, tag="people",
         answers={200: views.Totp},
     ),
     Door(
-        "POST", "/api/v1/me/totp", begin_totp, permission=_OWN, tag="people",
+        "POST", "/api/v1/me/totp", begin_totp, permission=_OWN, action="totp.begin", tag="people",
         answers={200: views.NewTotp}, problems=(409, 429),
     ),
     Door(
-        "POST", "/api/v1/me/totp/confirm", confirm_totp, permission=_OWN, tag="people",
+        "POST", "/api/v1/me/totp/confirm", confirm_totp, permission=_OWN,
+        action="totp.confirm", tag="people",
         answers={200: views.RecoveryCodes}, problems=(409, 429),
     ),
     Door(
-        "POST", "/api/v1/me/totp/end", end_totp, permission=_OWN, tag="people",
+        "POST", "/api/v1/me/totp/end", end_totp, permission=_OWN, action="totp.end", tag="people",
         answers={204: None}, problems=(409, 429),
     ),
 ]  # fmt: skip

@@ -27,7 +27,9 @@ from starlette.types import Receive, Scope, Send
 
 from fleetwire.core import access
 from fleetwire.core.access import Forbidden, Reach
+from fleetwire.core.audit import ACTIONS, Action
 from fleetwire.core.errors import FleetwireError
+from fleetwire.server.api import noting
 from fleetwire.server.api.errors import (
     BadJson,
     Unprocessable,
@@ -56,7 +58,8 @@ class Unguarded(FleetwireError):
 
 
 class Door(APIRoute):
-    """One route with the permission it needs (`core.access`), or `OPEN`.
+    """One route with the permission it needs (`core.access`), or `OPEN`, and the `action` that the
+    audit calls it by: no door that changes something is without (`noting`).
 
     `answers` are the documented responses: a pydantic model, None for no content, or the media
     type of a body that is not JSON. `problems` are the error statuses beyond the usual ones.
@@ -69,6 +72,7 @@ class Door(APIRoute):
         endpoint: Endpoint,
         *,
         permission: str,
+        action: Action | None = None,
         answers: Answers,
         problems: Sequence[int] = (),
         headers: Mapping[str, str] | None = None,
@@ -79,7 +83,13 @@ class Door(APIRoute):
                 f"{method} {path} needs the permission {permission!r}, which nobody can have.",
                 hint="Use one of core.access.Permission.",
             )
+        if (action is None and method != "GET") or action not in {None, *ACTIONS}:
+            raise Unguarded(
+                f"{method} {path} does not say what the audit calls it ({action}).",
+                hint="Use one of core.audit.Action.",
+            )
         self.permission = permission
+        self.action = action
         self.method = method
         self._shape = _Shape.of(endpoint)
         expected = {422, 500, 503, *problems}
@@ -116,8 +126,34 @@ class Door(APIRoute):
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        if self.permission != OPEN:
-            await self._enter(request)
+        note = None
+        try:
+            if self.permission != OPEN:
+                await self._enter(request)
+            if self.action is not None:
+                caller = None if self.permission == OPEN else caller_of(request)
+                note = noting.begin(request, self.action, caller, self.permission)
+            response = await self._ask(request)
+        except FleetwireError as error:
+            await self._refused(request, note, error)
+            raise
+        if note is not None and not note.is_said:
+            raise noting.Unaudited(f"{self.method} {self.path} did not say what it has done.")
+        return response
+
+    async def _refused(
+        self, request: Request, note: noting.Note | None, error: FleetwireError
+    ) -> None:
+        """Write what was refused into the audit."""
+        if note is None:
+            caller = cast("Caller | None", request.scope.get("fleetwire.caller"))
+            note = noting.begin(request, self.action or "read", caller, self.permission)
+        if noting.is_refusal(note, error):
+            asked = {name: str(value) for name, value in request.path_params.items()}
+            route = f"{self.method} {self.path}"
+            await noting.refuse(parts_of(request), note, error, **asked, route=route)
+
+    async def _ask(self, request: Request) -> Response:
         arguments: dict[str, Any] = dict(request.path_params)
         shape = self._shape
         query = parse_query(request.scope["query_string"], shape.query)

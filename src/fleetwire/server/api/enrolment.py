@@ -9,11 +9,14 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fleetwire.core.audit import Target
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import EnrolmentTokenParams, EnrolmentTokensQuery, ListQuery
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.domain import enrolment, finding
+from fleetwire.server.store.engine import Tx
 
 ENROLMENT_PREFIX: Final = "fw_enrol_"
 
@@ -22,8 +25,11 @@ async def create(request: Request, body: EnrolmentTokenParams) -> Response:
     """Make an enrolment token. Its text is in this answer and nowhere else."""
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     secret = ENROLMENT_PREFIX + parts.secret()
-    made = await parts.database.write(
-        lambda tx: enrolment.create_token(
+    note = note_of(request)
+
+    def make(tx: Tx) -> enrolment.EnrolmentTokenView:
+        project = finding.project_for(tx.connection, body.project, reach)
+        made = enrolment.create_token(
             tx,
             secret,
             labels=body.labels,
@@ -33,9 +39,21 @@ async def create(request: Request, body: EnrolmentTokenParams) -> Response:
             name_pattern=body.name,
             network=body.network,
             approval=body.approval,
-            project=finding.project_for(tx.connection, body.project, reach),
+            project=project,
         )
-    )
+        note.say(
+            tx,
+            chain=project,
+            target=Target("enrolment-token", made.id),
+            labels=", ".join(f"{key}={value}" for key, value in sorted(made.labels.items())),
+            expires_at=write.rfc3339(made.expires_at),
+            name=made.name_pattern,
+            network=made.network,
+            approval=made.approval,
+        )
+        return made
+
+    made = await parts.database.write(make)
     pin = parts.ca_fingerprint()
     url = f"{request.url.scheme}://{request.url.netloc}"
     more = {"ca_fingerprint": pin, "command": command(url, secret, pin)}
@@ -66,10 +84,13 @@ async def list_(request: Request, query: Annotated[EnrolmentTokensQuery, Query()
 
 async def delete(request: Request, token: str) -> Response:
     """Delete an enrolment token; a node that used it stays."""
-    within = reach_of(request).may
-    await parts_of(request).database.write(
-        lambda tx: enrolment.delete_token(tx, token, within=within)
-    )
+    within, note = reach_of(request).may, note_of(request)
+
+    def remove(tx: Tx) -> None:
+        project = enrolment.delete_token(tx, token, within=within)
+        note.say(tx, chain=project, target=Target("enrolment-token", token))
+
+    await parts_of(request).database.write(remove)
     return Response(status_code=204)
 
 
@@ -112,7 +133,7 @@ async def uses(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
 DOORS = [
     Door(
         "POST", "/api/v1/enrolment-tokens", create, permission="manage-enrolment",
-        tag="enrolment", answers={201: views.NewEnrolmentToken},
+        action="enrolment-token.create", tag="enrolment", answers={201: views.NewEnrolmentToken},
     ),
     Door(
         "GET", "/api/v1/enrolment-tokens", list_, permission="manage-enrolment",
@@ -124,6 +145,6 @@ DOORS = [
     ),
     Door(
         "DELETE", "/api/v1/enrolment-tokens/{token}", delete, permission="manage-enrolment",
-        tag="enrolment", answers={204: None}, problems=(404,),
+        action="enrolment-token.delete", tag="enrolment", answers={204: None}, problems=(404,),
     ),
 ]  # fmt: skip

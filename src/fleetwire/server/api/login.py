@@ -10,17 +10,20 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from fleetwire.core import access
+from fleetwire.core.audit import Origin, Target
 from fleetwire.core.errors import FleetwireError
-from fleetwire.server.api import views, write
+from fleetwire.server.api import noting, views, write
 from fleetwire.server.api.auth import check_origin, cookie_name, csrf_of
 from fleetwire.server.api.doors import OPEN, Door, caller_of
 from fleetwire.server.api.errors import BadCredentials, CodeNeeded
+from fleetwire.server.api.noting import Note, address_of, note_of
 from fleetwire.server.api.oidc import Provider
 from fleetwire.server.api.params import LoginParams, OidcBackQuery
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import factors, identities, people, projects
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.domain.people import Account, Place
+from fleetwire.server.store.engine import Tx
 
 FLOW_COOKIE: Final = "fleetwire_oidc"
 FLOW_S: Final = 600
@@ -39,6 +42,10 @@ async def login(request: Request, body: LoginParams) -> Response:
     address = address_of(request)
     parts.throttle.take(body.username, address)
     account = await parts.database.read(lambda c: people.account(c, body.username))
+    note = note_of(request)
+    if account is not None:
+        # What is no user's name may be a password, typed into the wrong field.
+        _is_about(note, account)
     stored = None if account is None else account.password_hash
     is_right = await parts.passwords.matches(body.password, stored)
     if account is None or account.disabled or not is_right:
@@ -47,18 +54,25 @@ async def login(request: Request, body: LoginParams) -> Response:
             hint="Check both; the first admin's password is in the server's data folder.",
         )
     parts.throttle.give_back(body.username, address)
-    await _second_factor(parts, account, body.code)
-    secret = await _begin(parts, account, request)
+    has_factor = await _second_factor(parts, account, body.code)
+    by = "password and second factor" if has_factor else "password"
+    secret = await _begin(parts, account, request, by=by)
     shown = {"id": account.id, "name": account.name, "role": account.role}
     response = write.answer({"user": shown, "csrf": csrf_of(secret)})
     _set_cookie(response, request.url.scheme, secret)
     return response
 
 
-async def _second_factor(parts: Parts, account: Account, code: str | None) -> None:
-    """Raise unless no code is needed, or this one is good."""
+def _is_about(note: Note, account: Account) -> None:
+    """Say to the audit whose login it is, or would have been."""
+    by = Origin("user", account.id, account.name, "login", note.by.address)
+    note.about(by=by, target=Target("user", account.id, account.name))
+
+
+async def _second_factor(parts: Parts, account: Account, code: str | None) -> bool:
+    """Raise unless no code is needed, or this one is good; say whether one was needed."""
     if not await parts.database.read(lambda c: factors.is_on(c, account.id)):
-        return
+        return False
     if code is None:
         raise CodeNeeded(
             "The password is right; your second factor is needed as well.",
@@ -71,22 +85,23 @@ async def _second_factor(parts: Parts, account: Account, code: str | None) -> No
     ):
         raise factors.bad_code()
     parts.throttle.give_code_back(account.id)
+    return True
 
 
-def address_of(request: Request) -> str:
-    """Return the network address that a request comes from."""
-    return request.client.host if request.client else "?"
-
-
-async def _begin(parts: Parts, account: Account, request: Request) -> str:
-    """Begin a session; return its secret."""
+async def _begin(parts: Parts, account: Account, request: Request, *, by: str) -> str:
+    """Begin a session; return its secret. `by` is what has proved who it is."""
     secret = parts.secret()
     place = Place(address_of(request), request.headers.get("user-agent", ""))
-    await parts.database.write(
-        lambda tx: people.start_session(
+    note = note_of(request)
+    _is_about(note, account)
+
+    def start(tx: Tx) -> None:
+        people.start_session(
             tx, account.id, secret=people.digest(secret), ids=parts.ids, place=place
         )
-    )
+        note.say(tx, by=by, browser=place.browser[:80])
+
+    await parts.database.write(start)
     return secret
 
 
@@ -156,8 +171,9 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
                 ids=parts.ids,
             )
         )
-        secret = await _begin(parts, account, request)
+        secret = await _begin(parts, account, request, by="OpenID provider")
     except FleetwireError as error:
+        await noting.refuse(parts, note_of(request), error, by="OpenID provider")
         response: Response = _not_in(error)
     else:
         response = RedirectResponse("/", 303)
@@ -193,9 +209,15 @@ def _flow_cookie(scheme: str) -> str:
 
 async def logout(request: Request) -> Response:
     """End the login whose cookie came along. A token is deleted at /tokens instead."""
-    parts, caller = parts_of(request), caller_of(request)
+    parts, caller, note = parts_of(request), caller_of(request), note_of(request)
+    note.nothing()  # by token there is no login to end
     if caller.via == "cookie":
-        await parts.database.write(lambda tx: people.end_session(tx, secret=caller.credential))
+
+        def end(tx: Tx) -> None:
+            people.end_session(tx, secret=caller.credential)
+            note.say(tx)
+
+        await parts.database.write(end)
         parts.auth.forget(caller.credential)
     response = Response(status_code=204)
     scheme = request.url.scheme
@@ -229,7 +251,7 @@ async def me(request: Request) -> Response:
 
 DOORS = [
     Door(
-        "POST", "/api/v1/login", login, permission=OPEN, tag="people",
+        "POST", "/api/v1/login", login, permission=OPEN, action="login", tag="people",
         answers={200: views.LoggedIn}, problems=(401, 403, 429),
     ),
     Door("GET", "/api/v1/login", ways, permission=OPEN, tag="people", answers={200: views.Ways}),
@@ -238,11 +260,11 @@ DOORS = [
         answers={303: None}, problems=(404,),
     ),
     Door(
-        "GET", "/api/v1/login/oidc/callback", oidc_back, permission=OPEN, tag="people",
-        answers={303: None}, problems=(404,),
+        "GET", "/api/v1/login/oidc/callback", oidc_back, permission=OPEN,
+        action="login", tag="people", answers={303: None}, problems=(404,),
     ),
     Door(
-        "DELETE", "/api/v1/login", logout, permission="know-self", tag="people",
+        "DELETE", "/api/v1/login", logout, permission="know-self", action="logout", tag="people",
         answers={204: None},
     ),
     Door("GET", "/api/v1/me", me, permission="know-self", tag="people", answers={200: views.Me}),

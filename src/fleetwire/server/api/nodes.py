@@ -13,10 +13,12 @@ from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.server.api import cursor, write
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.noting import Note, note_of
 from fleetwire.server.api.params import DeleteNodeQuery, ListQuery, NodeParams, NodesQuery
 from fleetwire.server.api.parts import parts_of
-from fleetwire.server.domain import clones, finding, node_story, nodes, removal, views
+from fleetwire.server.domain import audit, clones, finding, node_story, nodes, removal, views
 from fleetwire.server.domain.node_story import Happened
+from fleetwire.server.domain.removal import Deleted
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Tx
 
@@ -52,23 +54,37 @@ async def change(request: Request, node: str, body: NodeParams) -> Response:
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
     manages = access.reach(caller.rights, "manage-nodes")
+    note = note_of(request)
 
     def set_admin(tx: Tx) -> None:
         was = views.get_node(tx.connection, id_)
         if {was.admin, body.admin} & LOCKED_OUT:
             finding.node(tx.connection, id_, manages)
         nodes.set_admin(tx, id_, body.admin, by=caller.name)
+        say(tx, note, id_, admin=body.admin, was=was.admin)
 
     await parts.database.write(set_admin)
     found = await parts.database.read(lambda c: views.get_node(c, id_))
     return write.answer(write.node(found))
 
 
+def say(tx: Tx, note: Note, node: str, **detail: str | int) -> None:
+    """Say to the audit what is done to a node, before it is gone."""
+    chain, target = audit.of_node(tx.connection, node)
+    note.say(tx, chain=chain, target=target, **detail)
+
+
 async def approve(request: Request, node: str) -> Response:
     """Let a node in that was enrolled with a token that asks for approval."""
     parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
     id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
-    await parts.database.write(lambda tx: nodes.approve(tx, id_, by=by))
+    note = note_of(request)
+
+    def let_in(tx: Tx) -> None:
+        nodes.approve(tx, id_, by=by)
+        say(tx, note, id_)
+
+    await parts.database.write(let_in)
     return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
 
 
@@ -76,7 +92,13 @@ async def release(request: Request, node: str) -> Response:
     """Let a quarantined node in again: the first to come with its key is it from then on."""
     parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
     id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
-    await parts.database.write(lambda tx: clones.release(tx, id_, by=by))
+    note = note_of(request)
+
+    def let_go(tx: Tx) -> None:
+        clones.release(tx, id_, by=by)
+        say(tx, note, id_)
+
+    await parts.database.write(let_go)
     return write.answer(write.node(await parts.database.read(lambda c: views.get_node(c, id_))))
 
 
@@ -89,9 +111,13 @@ async def delete(
     """
     parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
     id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
-    gone = await parts.database.write(
-        lambda tx: removal.delete(tx, id_, word=parts.ids(), by=by, force=query.force == "1")
-    )
+    note, force = note_of(request), query.force == "1"
+
+    def remove(tx: Tx) -> Deleted:
+        say(tx, note, id_, force=force)
+        return removal.delete(tx, id_, word=parts.ids(), by=by, force=force)
+
+    gone = await parts.database.write(remove)
     return write.answer({"id": gone.id, "name": gone.name, "lost": gone.lost})
 
 
@@ -119,20 +145,20 @@ DOORS = [
         answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
-        "PATCH", "/api/v1/nodes/{node}", change, permission="drain", tag="nodes",
-        answers={200: shapes.Node}, problems=(404, 409),
+        "PATCH", "/api/v1/nodes/{node}", change, permission="drain",
+        action="node.change", tag="nodes", answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
-        "DELETE", "/api/v1/nodes/{node}", delete, permission="manage-nodes", tag="nodes",
-        answers={200: shapes.DeletedNode}, problems=(404, 409),
+        "DELETE", "/api/v1/nodes/{node}", delete, permission="manage-nodes",
+        action="node.delete", tag="nodes", answers={200: shapes.DeletedNode}, problems=(404, 409),
     ),
     Door(
-        "POST", "/api/v1/nodes/{node}/approve", approve, permission="manage-nodes", tag="nodes",
-        answers={200: shapes.Node}, problems=(404, 409),
+        "POST", "/api/v1/nodes/{node}/approve", approve, permission="manage-nodes",
+        action="node.approve", tag="nodes", answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
-        "POST", "/api/v1/nodes/{node}/release", release, permission="manage-nodes", tag="nodes",
-        answers={200: shapes.Node}, problems=(404, 409),
+        "POST", "/api/v1/nodes/{node}/release", release, permission="manage-nodes",
+        action="node.release", tag="nodes", answers={200: shapes.Node}, problems=(404, 409),
     ),
     Door(
         "GET", "/api/v1/nodes/{node}/events", events, permission="read", tag="nodes",

@@ -78,6 +78,47 @@ class EnrolmentTokensQuery(OfProject):
     """A page of enrolment tokens."""
 
 
+class SystemAuditQuery(ListQuery):
+    """A page of the audit. `action` is one of them, or a group such as `node.*`; `actor` and
+    `target` are ids or names; `since` and `until` times with an offset (`until` not included).
+    """
+
+    action: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    actor: Annotated[str, Field(min_length=1, max_length=limits.AUDIT_NAME_CHARS)] | None = None
+    target: Annotated[str, Field(min_length=1, max_length=limits.AUDIT_NAME_CHARS)] | None = None
+    outcome: Literal["done", "refused"] | None = None
+    address: Annotated[str, Field(min_length=1, max_length=limits.AUDIT_NAME_CHARS)] | None = None
+    since: Annotated[str, Field(max_length=64)] | None = None
+    until: Annotated[str, Field(max_length=64)] | None = None
+
+
+class AuditQuery(SystemAuditQuery):
+    """A page of the audit of a project, by its name or id, or of all of yours."""
+
+    project: ProjectWord | None = None
+
+
+class _Chain(Query):
+    """Entries of one chain behind the number `after`."""
+
+    after: Whole = 0
+    limit: Limit = 500
+
+
+class ChainQuery(_Chain):
+    """Entries of a project's chain behind the number `after`."""
+
+    project: ProjectWord | None = None
+
+
+class SystemChainQuery(_Chain):
+    """Entries of the system's chain behind the number `after`, or of the chain of a project that
+    is no more, by its id.
+    """
+
+    chain: ProjectWord = "system"
+
+
 class RunsQuery(OfProject):
     """A page of runs."""
 

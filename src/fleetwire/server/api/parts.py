@@ -10,10 +10,13 @@ from typing import Final
 from starlette.requests import Request
 
 from fleetwire.core import limits
+from fleetwire.core.envelopes import SignedKey
+from fleetwire.core.sparing import Sparing
 from fleetwire.server.api.auth import Authenticator
 from fleetwire.server.api.oidc import Provider
 from fleetwire.server.api.passwords import Passwords
 from fleetwire.server.api.throttle import LoginThrottle
+from fleetwire.server.domain.audit import Key
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.domain.submissions import Submissions
 from fleetwire.server.logs.base import LogStore
@@ -30,13 +33,16 @@ class Parts:
     `ids` makes an id, `secret` a random text of 256 bits, `clock` is wall time in microseconds
     since 1970. `readiness` says, by name, what does not work now (empty: all is well);
     `warnings` what works and is yet not as promised. `leaving` is set when the server
-    is about to stop: streams end then. `ca_fingerprint` is of the CA that agents pin, None where
-    there is none. `oidc` is where people can log in besides here.
+    is about to stop: streams end then. `monotonic` is seconds; `refusals` says which refusals are
+    audited, where there are many. `ca_fingerprint` is of the CA that agents pin, None where
+    there is none; `rotations` says which signing key followed which. `oidc` is where people
+    can log in besides here.
     """
 
     database: Database
     submissions: Submissions
     sealing: Sealing
+    audit_key: Key
     logs: LogStore
     nudges: Nudges
     auth: Authenticator
@@ -45,11 +51,20 @@ class Parts:
     ids: Callable[[], str]
     secret: Callable[[], str]
     clock: Callable[[], int]
+    monotonic: Callable[[], float]
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     warnings: Callable[[], Mapping[str, str]]
     leaving: asyncio.Event
     ca_fingerprint: Callable[[], str | None] = lambda: None
     oidc: Provider | None = None
+    rotations: tuple[SignedKey, ...] = ()
+    refusals: Sparing = field(
+        default_factory=lambda: Sparing(
+            limits.AUDIT_REFUSALS_PER_MIN,
+            within_s=60.0,
+            most_of_all=10 * limits.AUDIT_REFUSALS_PER_MIN,
+        )
+    )
     streams: dict[str, int] = field(default_factory=dict)
     """Open streams of each user, by id."""
 

@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from fleetwire.core import access
 from fleetwire.core.access import Reach
+from fleetwire.core.audit import SYSTEM, Target
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import ListQuery, ProjectParams, RolesParams
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.domain import finding, people, projects
@@ -22,10 +24,12 @@ from fleetwire.server.store.engine import Tx
 
 async def create(request: Request, body: ProjectParams) -> Response:
     """Make a project, and be its founder: with every role and grant in it."""
-    parts, caller = parts_of(request), caller_of(request)
+    parts, caller, note = parts_of(request), caller_of(request), note_of(request)
 
     def make(tx: Tx) -> ProjectView:
         made = projects.create(tx, body.name, by=caller.user, ids=parts.ids)
+        for chain in (SYSTEM, made.id):
+            note.say(tx, chain=chain, target=Target("project", made.id, made.name))
         return projects.view(made, people.rights_of(tx.connection, caller.user, caller.role))
 
     made = await parts.database.write(make)
@@ -57,12 +61,15 @@ async def show(request: Request, project: str) -> Response:
 async def delete(request: Request, project: str) -> Response:
     """Delete a project that holds no node and no run."""
     everything = Reach("manage-projects", frozenset(), frozenset(), everywhere=True)
-    parts = parts_of(request)
+    parts, note = parts_of(request), note_of(request)
 
     def remove(tx: Tx) -> set[str]:
         found = finding.project(tx.connection, project, everything)
         had = projects.members(tx.connection, within=[found.id])
         projects.delete(tx, found)
+        # In its own chain as well: that ends with it, and stays.
+        for chain in (found.id, SYSTEM):
+            note.say(tx, chain=chain, target=Target("project", found.id, found.name))
         return {one.user_id for one in had}
 
     parts.auth.forget(*await parts.database.write(remove))
@@ -87,10 +94,21 @@ async def set_roles(request: Request, project: str, user: str, body: RolesParams
     Nobody raises their own rights. A project admin gives no role that they do not have.
     """
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
+    note = note_of(request)
 
     def change(tx: Tx) -> Member:
         found = finding.project(tx.connection, project, reach)
-        return projects.set_roles(tx, found, user, body.roles, by=caller.user, rights=caller.rights)
+        note.about(chain=found.id)
+        was = projects.members(tx.connection, within=[found.id])
+        made = projects.set_roles(tx, found, user, body.roles, by=caller.user, rights=caller.rights)
+        before = [role for one in was if one.user_id == made.user_id for role in one.roles]
+        note.say(
+            tx,
+            target=Target("user", made.user_id, made.user),
+            roles=", ".join(made.roles),
+            was=", ".join(before),
+        )
+        return made
 
     made = await parts.database.write(change)
     parts.auth.forget(made.user_id)
@@ -100,8 +118,8 @@ async def set_roles(request: Request, project: str, user: str, body: RolesParams
 _PROJECT = "/api/v1/projects/{project}"
 DOORS = [
     Door(
-        "POST", "/api/v1/projects", create, permission="manage-projects", tag="projects",
-        answers={201: views.Project}, problems=(409,),
+        "POST", "/api/v1/projects", create, permission="manage-projects",
+        action="project.create", tag="projects", answers={201: views.Project}, problems=(409,),
     ),
     Door(
         "GET", "/api/v1/projects", list_, permission="know-self", tag="projects",
@@ -112,8 +130,8 @@ DOORS = [
         answers={200: views.Project}, problems=(404,),
     ),
     Door(
-        "DELETE", _PROJECT, delete, permission="manage-projects", tag="projects",
-        answers={204: None}, problems=(404, 409),
+        "DELETE", _PROJECT, delete, permission="manage-projects",
+        action="project.delete", tag="projects", answers={204: None}, problems=(404, 409),
     ),
     Door(
         "GET", f"{_PROJECT}/members", members, permission="manage-roles", tag="projects",
@@ -121,6 +139,6 @@ DOORS = [
     ),
     Door(
         "PUT", f"{_PROJECT}/members/{{user}}", set_roles, permission="manage-roles",
-        tag="projects", answers={200: views.Member}, problems=(404,),
+        action="role.set", tag="projects", answers={200: views.Member}, problems=(404,),
     ),
 ]  # fmt: skip

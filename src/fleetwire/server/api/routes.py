@@ -7,6 +7,7 @@ from typing import Final
 from fleetwire.server.api import (
     account,
     attempts,
+    audit,
     enrolment,
     health,
     login,
@@ -32,5 +33,6 @@ DOORS: Final[tuple[Door, ...]] = (
     *projects.DOORS,
     *enrolment.DOORS,
     *secrets.DOORS,
+    *audit.DOORS,
     *health.DOORS,
 )

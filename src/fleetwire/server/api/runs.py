@@ -18,6 +18,7 @@ from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of, reach_of, reached
 from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.follow import RunFollower
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import (
     EventsQuery,
     ListQuery,
@@ -27,12 +28,13 @@ from fleetwire.server.api.params import (
 )
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.api.streams import EventStream
-from fleetwire.server.domain import finding, runs, views
+from fleetwire.server.domain import audit, finding, runs, views
 from fleetwire.server.domain import story as stories
 from fleetwire.server.domain import timeline as timelines
 from fleetwire.server.domain.runs import Submission, Submitter
 from fleetwire.server.domain.timeline import Stretch
 from fleetwire.server.store import Connection
+from fleetwire.server.store.engine import Tx
 
 
 async def submit(request: Request, body: RunParams) -> Response:
@@ -45,10 +47,13 @@ async def submit(request: Request, body: RunParams) -> Response:
     idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked)
     by = Submitter(caller.user, caller.name)
     project = await _project(parts, body.project, reach)
+    note = note_of(request)
+    note.about(chain=project)
     secrets.check_use(caller, asked.spec, project)
     submitted = await parts.submissions.submit(
-        Submission(asked, by, idempotency, parts.logs.segment_now(), project)
+        Submission(asked, by, idempotency, parts.logs.segment_now(), project, note.by)
     )
+    note.nothing()  # `submit` says it, for all that it stores together
     run_id = submitted.run_id
     # What was stored a moment ago need not be read; what was made before has gone on since.
     made = submitted.made
@@ -127,7 +132,14 @@ async def stop(request: Request, run: str, body: StopParams) -> Response:
     """
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     run_id = await parts.database.read(lambda c: finding.run(c, run, reach))
-    await parts.database.write(lambda tx: runs.stop(tx, run_id, by=caller.name, grace=body.grace))
+    note = note_of(request)
+
+    def wish_stop(tx: Tx) -> None:
+        chain, target = audit.of_run(tx.connection, run_id)
+        runs.stop(tx, run_id, by=caller.name, grace=body.grace)
+        note.say(tx, chain=chain, target=target, grace=body.grace)
+
+    await parts.database.write(wish_stop)
     found = await parts.database.read(lambda c: views.get_run(c, run_id))
     return write.answer(write.run(found), 202)
 
@@ -185,7 +197,7 @@ async def events(request: Request, run: str, query: Annotated[EventsQuery, Query
 
 DOORS = [
     Door(
-        "POST", "/api/v1/runs", submit, permission="run", tag="runs",
+        "POST", "/api/v1/runs", submit, permission="run", action="run.create", tag="runs",
         answers={201: shapes.Run, 200: shapes.Run}, problems=(409,),
         headers={"Idempotency-Key": "The same key and body, within 24 hours, is the same run"},
     ),
@@ -202,7 +214,7 @@ DOORS = [
         answers={200: shapes.Tasks}, problems=(404, 409),
     ),
     Door(
-        "POST", "/api/v1/runs/{run}/stop", stop, permission="stop", tag="runs",
+        "POST", "/api/v1/runs/{run}/stop", stop, permission="stop", action="run.stop", tag="runs",
         answers={202: shapes.Run}, problems=(404, 409),
     ),
     Door(

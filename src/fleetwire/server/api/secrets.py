@@ -12,15 +12,18 @@ from starlette.responses import Response
 
 from fleetwire.core import access
 from fleetwire.core.access import Forbidden
+from fleetwire.core.audit import Target
 from fleetwire.core.specs import Spec, secrets_of
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of, reach_of
 from fleetwire.server.api.errors import Unprocessable
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import SecretParams, SecretQuery, SecretsQuery
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.domain import finding, secrets
 from fleetwire.server.domain.people import Caller
 from fleetwire.server.domain.secrets import SecretRow
+from fleetwire.server.store.engine import Tx
 
 
 async def put(request: Request, secret: str, body: SecretParams) -> Response:
@@ -30,17 +33,18 @@ async def put(request: Request, secret: str, body: SecretParams) -> Response:
     """
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     value = _value(body)
-    made, is_new = await parts.database.write(
-        lambda tx: secrets.put(
-            tx,
-            finding.project_for(tx.connection, body.project, reach),
-            secret,
-            value,
-            by=caller.user,
-            sealing=parts.sealing,
-        ),
-        grows=True,
-    )
+    note = note_of(request)
+
+    def put_it(tx: Tx) -> tuple[SecretRow, bool]:
+        project = finding.project_for(tx.connection, body.project, reach)
+        note.about(chain=project)
+        made, is_new = secrets.put(
+            tx, project, secret, value, by=caller.user, sealing=parts.sealing
+        )
+        note.say(tx, target=Target("secret", name=made.name), version=made.version)
+        return made, is_new
+
+    made, is_new = await parts.database.write(put_it, grows=True)
     return write.answer(_shape(made), 201 if is_new else 200)
 
 
@@ -59,12 +63,15 @@ async def list_(request: Request, query: Annotated[SecretsQuery, Query()]) -> Re
 
 async def delete(request: Request, secret: str, query: Annotated[SecretQuery, Query()]) -> Response:
     """Delete a secret. Runs that name it are refused from then on."""
-    reach = reach_of(request)
-    await parts_of(request).database.write(
-        lambda tx: secrets.delete(
-            tx, finding.project_for(tx.connection, query.project, reach), secret
-        )
-    )
+    reach, note = reach_of(request), note_of(request)
+
+    def remove(tx: Tx) -> None:
+        project = finding.project_for(tx.connection, query.project, reach)
+        note.about(chain=project)
+        secrets.delete(tx, project, secret)
+        note.say(tx, target=Target("secret", name=secret))
+
+    await parts_of(request).database.write(remove)
     return Response(status_code=204)
 
 
@@ -75,6 +82,7 @@ def check_use(caller: Caller, spec: Spec, project: str) -> None:
             "The run names secrets: that takes the permission 'use-secret' in its project.",
             hint="Ask an admin of the project.",
             field="spec.secrets",
+            project=project,
         )
 
 
@@ -110,15 +118,15 @@ def _shape(row: SecretRow) -> dict[str, Any]:
 
 DOORS = [
     Door(
-        "PUT", "/api/v1/secrets/{secret}", put, permission="manage-secrets", tag="secrets",
-        answers={200: views.Secret, 201: views.Secret},
+        "PUT", "/api/v1/secrets/{secret}", put, permission="manage-secrets",
+        action="secret.set", tag="secrets", answers={200: views.Secret, 201: views.Secret},
     ),
     Door(
         "GET", "/api/v1/secrets", list_, permission="read", tag="secrets",
         answers={200: views.Page[views.Secret]},
     ),
     Door(
-        "DELETE", "/api/v1/secrets/{secret}", delete, permission="manage-secrets", tag="secrets",
-        answers={204: None}, problems=(404,),
+        "DELETE", "/api/v1/secrets/{secret}", delete, permission="manage-secrets",
+        action="secret.delete", tag="secrets", answers={204: None}, problems=(404,),
     ),
 ]  # fmt: skip

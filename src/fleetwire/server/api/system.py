@@ -12,8 +12,10 @@ from fleetwire.core import access
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api import write
 from fleetwire.server.api.doors import Door, caller_of, reach_of
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import breaker, views
+from fleetwire.server.store.engine import Tx
 
 
 async def show(request: Request) -> Response:
@@ -29,7 +31,14 @@ async def close_breaker(request: Request) -> Response:
     Where it is closed already nothing changes.
     """
     parts, by = parts_of(request), caller_of(request).name
-    await parts.database.write(lambda tx: breaker.close(tx, f"{by} says so"))
+    note = note_of(request)
+
+    def close(tx: Tx) -> None:
+        was_open = breaker.standing(tx.connection) is not None
+        breaker.close(tx, f"{by} says so")
+        note.say(tx, was_open=was_open)
+
+    await parts.database.write(close)
     seen = access.reach(caller_of(request).rights, "read").may
     return write.answer(await _system(parts, seen))
 
@@ -59,6 +68,6 @@ DOORS = [
     ),
     Door(
         "POST", "/api/v1/system/close-breaker", close_breaker, permission="manage-system",
-        tag="system", answers={200: shapes.System},
+        action="breaker.close", tag="system", answers={200: shapes.System},
     ),
 ]  # fmt: skip

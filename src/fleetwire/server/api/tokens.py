@@ -10,9 +10,11 @@ from starlette.responses import Response
 
 from fleetwire.core import access
 from fleetwire.core.access import Scope
+from fleetwire.core.audit import Target
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.auth import TOKEN_PREFIX
 from fleetwire.server.api.doors import Door, caller_of
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import ListQuery, TokenParams
 from fleetwire.server.api.parts import parts_of
 from fleetwire.server.domain import finding, people
@@ -29,6 +31,7 @@ async def create(request: Request, body: TokenParams) -> Response:
     parts, caller = parts_of(request), caller_of(request)
     secret = TOKEN_PREFIX + parts.secret()
     known = access.reach(caller.rights, "read")
+    note = note_of(request)
     is_narrowed = caller.rights.scope not in {None, Scope()}
 
     def make(tx: Tx) -> TokenView:
@@ -36,7 +39,7 @@ async def create(request: Request, body: TokenParams) -> Response:
         if body.project is not None:
             project = finding.known_project(tx.connection, body.project, known).id
         permissions = None if body.permissions is None else frozenset(body.permissions)
-        return people.create_token(
+        made = people.create_token(
             tx,
             caller.user,
             ids=parts.ids,
@@ -46,6 +49,14 @@ async def create(request: Request, body: TokenParams) -> Response:
             scope=access.narrower(caller.rights, Scope(project, permissions)),
             not_after=caller.expires_at if is_narrowed else None,
         )
+        note.say(
+            tx,
+            target=Target("token", made.id, made.name),
+            project=made.project,
+            permissions=None if made.permissions is None else ", ".join(made.permissions),
+            expires_at=None if made.expires_at is None else write.rfc3339(made.expires_at),
+        )
+        return made
 
     made = await parts.database.write(make)
     return write.answer({**write.token(made), "token": secret}, 201)
@@ -66,15 +77,21 @@ async def list_(request: Request, query: Annotated[ListQuery, Query()]) -> Respo
 async def delete(request: Request, token: str) -> Response:
     """Delete one of your API tokens; it is refused from then on."""
     parts, caller = parts_of(request), caller_of(request)
-    await parts.database.write(lambda tx: people.delete_token(tx, caller.user, token))
+    note = note_of(request)
+
+    def end(tx: Tx) -> None:
+        people.delete_token(tx, caller.user, token)
+        note.say(tx, target=Target("token", token))
+
+    await parts.database.write(end)
     parts.auth.forget(token)
     return Response(status_code=204)
 
 
 DOORS = [
     Door(
-        "POST", "/api/v1/tokens", create, permission="manage-own-tokens", tag="people",
-        answers={201: views.NewToken},
+        "POST", "/api/v1/tokens", create, permission="manage-own-tokens",
+        action="token.create", tag="people", answers={201: views.NewToken},
     ),
     Door(
         "GET", "/api/v1/tokens", list_, permission="manage-own-tokens", tag="people",
@@ -82,6 +99,6 @@ DOORS = [
     ),
     Door(
         "DELETE", "/api/v1/tokens/{token}", delete, permission="manage-own-tokens",
-        tag="people", answers={204: None}, problems=(404,),
+        action="token.delete", tag="people", answers={204: None}, problems=(404,),
     ),
 ]  # fmt: skip

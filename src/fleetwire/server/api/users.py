@@ -9,9 +9,11 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fleetwire.core.audit import Target
 from fleetwire.server.api import cursor, views, write
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.errors import Unprocessable
+from fleetwire.server.api.noting import note_of
 from fleetwire.server.api.params import ListQuery, NewUserParams, PasswordParams, UserParams
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import factors, identities, people, projects, users
@@ -37,6 +39,8 @@ async def create(request: Request, body: NewUserParams) -> Response:
             field="oidc_subject",
         )
 
+    note = note_of(request)
+
     def make(tx: Tx) -> UserView:
         made = users.create(
             tx,
@@ -48,6 +52,7 @@ async def create(request: Request, body: NewUserParams) -> Response:
         if subject is not None and provider is not None:
             issuer = provider.settings.issuer
             identities.link(tx, made.id, issuer=issuer, subject=subject)
+        note.say(tx, target=_target(made), role=made.role, oidc=subject is not None)
         return made
 
     made = await parts.database.write(make)
@@ -90,11 +95,16 @@ async def change(request: Request, user: str, body: UserParams) -> Response:
     """
     parts, caller = parts_of(request), caller_of(request)
     is_system_admin = None if body.role is None else body.role == "admin"
-    found = await parts.database.write(
-        lambda tx: users.change(
+    note = note_of(request)
+
+    def alter(tx: Tx) -> UserView:
+        found = users.change(
             tx, user, by=caller.user, disabled=body.disabled, is_system_admin=is_system_admin
         )
-    )
+        note.say(tx, target=_target(found), disabled=body.disabled, role=body.role)
+        return found
+
+    found = await parts.database.write(alter)
     parts.auth.forget(found.id)
     return write.answer(_shape(found))
 
@@ -106,9 +116,14 @@ async def reset_password(request: Request, user: str, body: PasswordParams) -> R
     """
     parts = parts_of(request)
     password, hashed = await _new_password(parts, body.password)
-    found = await parts.database.write(
-        lambda tx: users.reset_password(tx, user, password_hash=hashed)
-    )
+    note = note_of(request)
+
+    def reset(tx: Tx) -> UserView:
+        found = users.reset_password(tx, user, password_hash=hashed)
+        note.say(tx, target=_target(found))
+        return found
+
+    found = await parts.database.write(reset)
     parts.auth.forget(found.id)
     shown = password if body.password is None else None
     return write.answer({**_shape(found), "password": shown})
@@ -116,16 +131,21 @@ async def reset_password(request: Request, user: str, body: PasswordParams) -> R
 
 async def end_totp(request: Request, user: str) -> Response:
     """End the second factor of a user who has lost it; their logins end as well."""
-    parts = parts_of(request)
+    parts, note = parts_of(request), note_of(request)
 
     def end(tx: Tx) -> str:
         found = users.get(tx.connection, user)
         factors.end(tx, found.id)
         people.end_sessions(tx, found.id)
+        note.say(tx, target=_target(found))
         return found.id
 
     parts.auth.forget(await parts.database.write(end))
     return Response(status_code=204)
+
+
+def _target(view: UserView) -> Target:
+    return Target("user", view.id, view.name)
 
 
 def _shape(view: UserView) -> dict[str, Any]:
@@ -142,8 +162,8 @@ def _shape(view: UserView) -> dict[str, Any]:
 
 DOORS = [
     Door(
-        "POST", "/api/v1/users", create, permission="manage-users", tag="people",
-        answers={201: views.NewUser}, problems=(409,),
+        "POST", "/api/v1/users", create, permission="manage-users",
+        action="user.create", tag="people", answers={201: views.NewUser}, problems=(409,),
     ),
     Door(
         "GET", "/api/v1/users", list_, permission="manage-users", tag="people",
@@ -154,15 +174,15 @@ DOORS = [
         answers={200: views.UserWithRoles}, problems=(404,),
     ),
     Door(
-        "PATCH", "/api/v1/users/{user}", change, permission="manage-users", tag="people",
-        answers={200: views.UserInList}, problems=(404, 409),
+        "PATCH", "/api/v1/users/{user}", change, permission="manage-users",
+        action="user.change", tag="people", answers={200: views.UserInList}, problems=(404, 409),
     ),
     Door(
         "POST", "/api/v1/users/{user}/password", reset_password, permission="manage-users",
-        tag="people", answers={200: views.NewUser}, problems=(404,),
+        action="user.password", tag="people", answers={200: views.NewUser}, problems=(404,),
     ),
     Door(
         "DELETE", "/api/v1/users/{user}/totp", end_totp, permission="manage-users",
-        tag="people", answers={204: None}, problems=(404,),
+        action="user.totp-end", tag="people", answers={204: None}, problems=(404,),
     ),
 ]  # fmt: skip

@@ -195,6 +195,95 @@ class Secret(View):
     last_used_at: Time | None
 
 
+class AuditActor(View):
+    """Who did something. `kind` is `user`, `node`, `server` or `stranger`; `via` is `cookie`,
+    `token:ID`, `link`, `shell` or empty.
+    """
+
+    kind: str
+    id: str
+    name: str
+    via: str
+
+
+class AuditTarget(View):
+    """What something was done to; empty where it was the whole, or the actor."""
+
+    kind: str
+    id: str
+    name: str
+
+
+class ChainEntry(View):
+    """One entry. `number` counts within its chain, from 1. `code` says why it was refused."""
+
+    number: int
+    at: Time
+    action: str
+    actor: AuditActor
+    address: str
+    target: AuditTarget
+    outcome: Literal["done", "refused"]
+    code: str
+    detail: dict[str, str]
+
+
+class AuditEntry(ChainEntry):
+    """One entry. `chain` is `system` or a project's id, whose name is `project`."""
+
+    chain: str
+    project: str | None
+
+
+class LinkedEntry(ChainEntry):
+    """One entry, and its hash (hex): of the hash before it and its canonical bytes."""
+
+    hash: str
+
+
+class AuditCheckpoint(View):
+    """That the entry of this number has this hash, signed with the server's key (base64). With
+    `cut` the entries up to this one were deleted, as the server's settings say.
+    """
+
+    number: int
+    hash: str
+    at: Time
+    cut: bool
+    key: str
+    key_id: str
+    signature: str
+
+
+class AuditRotation(View):
+    """A signing key, with the word of the one before it."""
+
+    id: str
+    key: str
+    signed_by: str
+    issued_at: Time
+    signature: str
+
+
+class AuditHead(View):
+    """The last entry of a chain; number 0 where there is none."""
+
+    number: int
+    hash: str
+
+
+class AuditChain(View):
+    """Entries of a chain in their order, and all that they are verified by."""
+
+    cluster: str
+    chain: str
+    head: AuditHead
+    key: str
+    rotations: list[AuditRotation]
+    entries: list[LinkedEntry]
+    checkpoints: list[AuditCheckpoint]
+
+
 class EnrolmentToken(View):
     """An enrolment token, without its secret."""
 

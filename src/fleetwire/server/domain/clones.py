@@ -12,7 +12,7 @@ from typing import Final
 from fleetwire.core.attempts import declare_lost, give_back
 from fleetwire.core.clones import Step, Stood, Verdict, explain
 from fleetwire.core.errors import FleetwireError
-from fleetwire.server.domain import node_story
+from fleetwire.server.domain import audit, node_story
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.store import attempts, nodes
@@ -36,6 +36,7 @@ def quarantine(tx: Tx, row: LinkRow, verdict: Verdict, stood: Stood, step: Step 
     nodes.change(tx.connection, row.id, admin="quarantined", revision=row.revision + 1)
     nodes.admission_changed(tx.connection, f"{tx.now}:{row.id}")
     node_story.say(tx, row.id, f"ALARM: is now quarantined: {why}")
+    audit.say_of_node(tx, "node.quarantine", row.id, why=why)
     changes = Changes(tx)
     held = attempts.live_of_node(tx.connection, row.id)
     changes.take(held)

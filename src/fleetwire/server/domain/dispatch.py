@@ -11,7 +11,7 @@ and nodes that something happened to. Only the sweep looks at all nodes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -19,6 +19,7 @@ import msgspec
 
 from fleetwire.core import limits
 from fleetwire.core.attempts import assign, refuse
+from fleetwire.core.audit import SERVER, Act, Origin, Target
 from fleetwire.core.dispatch import (
     Assign,
     Expire,
@@ -36,7 +37,7 @@ from fleetwire.core.labels import Selector, parse_selector
 from fleetwire.core.leases import next_epoch
 from fleetwire.core.restore import held
 from fleetwire.core.secrets import FEATURE as SECRETS
-from fleetwire.core.secrets import sealed_sha256
+from fleetwire.core.secrets import SecretUse, sealed_sha256
 from fleetwire.core.specs import RunRequest, kind_of, secrets_of
 from fleetwire.server.domain import breaker, cluster, restore, secrets
 from fleetwire.server.domain.changes import Changes
@@ -133,6 +134,8 @@ def sign_again(tx: Tx, signing: Signing, *, key: str) -> int:
     if meta.get(tx.connection, "signing_key") == key:
         return 0
     meta.put(tx.connection, "signing_key", key)
+    # However the key came there: by a rotation, by somebody's hand, or at the first start.
+    tx.audit(Act("server.signing-key", SERVER, target=Target("key", key)))
     rows = attempts.assigned(tx.connection)
     changes = Changes(tx)
     changes.take(rows)
@@ -252,6 +255,8 @@ class _Sealer:
         self._nodes = nodes.sealing(changes.tx.connection, list(of_nodes)) if named else {}
         of_runs = {changes[one.attempt].run_id for one in named}
         self._projects = runs.projects_of(changes.tx.connection, of_runs) if named else {}
+        self._submitters = runs.submitters(changes.tx.connection, of_runs) if named else {}
+        self._tx = changes.tx
 
     def seal(self, row: AttemptRow, request: RunRequest, node: str, epoch: int) -> bytes:
         """Return what this attempt is given, sealed for the node. Raises FleetwireError."""
@@ -266,7 +271,18 @@ class _Sealer:
                 hint="Update it.",
             )
         project = self._projects[row.run_id]
-        return self._inner.take(project, uses, attempt=row.id, epoch=epoch, key=to.key)
+        sealed = self._inner.take(project, uses, attempt=row.id, epoch=epoch, key=to.key)
+        self._say(row, project, uses, Target("node", node, to.name))
+        return sealed
+
+    def _say(self, row: AttemptRow, project: str, uses: Sequence[SecretUse], node: Target) -> None:
+        """Write into the audit which secrets are used, in whose name, and where."""
+        user, name = self._submitters[row.run_id]
+        by = Origin("user", user, name, "run")
+        detail = {"run": row.run_id, "attempt": row.id, "node": node.name, "node_id": node.id}
+        for use in uses:
+            target = Target("secret", name=use.name)
+            self._tx.audit(Act("secret.use", by, project, target, detail=detail))
 
     def store(self) -> None:
         """Store what was sealed."""

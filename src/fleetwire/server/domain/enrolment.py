@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from fleetwire.core import access, limits, tickets
+from fleetwire.core.audit import SYSTEM, Act, Origin, Target
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.labels import check_labels
 from fleetwire.server.domain.errors import BadEnrolment, BadEnrolmentToken, NameTaken, NotFound
@@ -152,12 +153,14 @@ def list_tokens(
     return views, views[-1].id if len(rows) > limit else None
 
 
-def delete_token(tx: Tx, token_id: str, *, within: Collection[str] | None = None) -> None:
-    """Forget a token of one of these projects or of any; a node that used it stays. Raises
-    NotFound.
+def delete_token(tx: Tx, token_id: str, *, within: Collection[str] | None = None) -> str:
+    """Forget a token of one of these projects or of any; a node that used it stays. Return its
+    project. Raises NotFound.
     """
-    if not enrolment.delete_token(tx.connection, token_id, within=within):
+    project = enrolment.project_of(tx.connection, token_id)
+    if project is None or not enrolment.delete_token(tx.connection, token_id, within=within):
         raise NotFound(f"There is no enrolment token {token_id}.", hint="It may be deleted.")
+    return project
 
 
 def enrol(
@@ -247,6 +250,17 @@ def record_enrolment_use(
         "outcome": outcome[:255],
     }
     enrolment.record_use(tx.connection, row)
+    is_taken = node is not None
+    act = Act(
+        "node.enrol",
+        Origin("stranger", name=name, via="enrolment token", address=address or ""),
+        SYSTEM if found is None else found.project,
+        Target("node", node or "", name),
+        "done" if is_taken else "refused",
+        "" if is_taken else outcome.removeprefix("refused: "),
+        {} if found is None else {"token": found.id},
+    )
+    tx.audit(act)
 
 
 def record_refusal(

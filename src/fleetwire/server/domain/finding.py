@@ -97,6 +97,7 @@ def check(reach: Reach, project: str) -> None:
         raise Forbidden(
             f"You do not have the permission {reach.permission!r} in this project.",
             hint="Ask an admin of the project.",
+            project=project,
         )
 
 

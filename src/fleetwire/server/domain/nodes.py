@@ -13,7 +13,7 @@ from fleetwire.core.attempts import SPOOL_GONE, declare_lost, give_back
 from fleetwire.core.clones import Step, Stood, judge
 from fleetwire.core.dispatch import LOCKED_OUT, AdminState, LinkState
 from fleetwire.core.errors import FleetwireError, LimitExceeded
-from fleetwire.server.domain import breaker, clones, node_story, restore
+from fleetwire.server.domain import audit, breaker, clones, node_story, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.enrolment import (
     Enrolled,
@@ -358,6 +358,9 @@ def note_strange(tx: Tx, node: str, ids: Sequence[str]) -> None:
         named = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         node_story.say(
             tx, node, f"ALARM: spoke of {len(others)} attempts of other nodes: refused ({named})"
+        )
+        audit.refused_of_node(
+            tx, "node.foreign-ids", node, code="foreign-ids", attempts=named, count=str(len(others))
         )
 
 

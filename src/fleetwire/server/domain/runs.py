@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -9,9 +10,10 @@ import msgspec
 
 from fleetwire.core import access, limits
 from fleetwire.core.attempts import FINAL, Attempt, may_still_run, wish_stop
+from fleetwire.core.audit import Act, Origin, Target
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.runs import fold_counts, no_counts, placements, select
-from fleetwire.core.specs import RunRequest, check_request, secrets_of
+from fleetwire.core.specs import RunRequest, Script, check_request, kind_of, run_as, secrets_of
 from fleetwire.server.domain import restore, secrets, views
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import IdempotencyConflict, NotFound
@@ -57,7 +59,7 @@ class Submitter(NamedTuple):
 
 class Submission(NamedTuple):
     """What `submit` takes, as a value. `project` is the id of the project that the run belongs
-    to, and whose nodes it may use.
+    to, and whose nodes it may use; `origin` is who submits as the audit knows it.
     """
 
     request: RunRequest
@@ -65,6 +67,7 @@ class Submission(NamedTuple):
     idempotency: tuple[str, str] | None
     segment: str
     project: str = access.DEFAULT_PROJECT
+    origin: Origin | None = None
 
 
 def submit(
@@ -119,10 +122,11 @@ class _New:
         self._tasks: list[dict[str, Any]] = []
         self._attempts: list[AttemptRow] = []
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self._acts: list[Act] = []
 
     def take(self, asked: Submission) -> Submitted:
         """Check one submission and make its rows."""
-        request, user, idempotency, segment, project = asked
+        request, user, idempotency, segment, project, _ = asked
         check_request(request)
         if idempotency is not None:
             before = self._made_before(user.id, idempotency)
@@ -201,6 +205,7 @@ class _New:
         )
         if idempotency is not None:
             self._keys[user.id, idempotency[0]] = (run_id, idempotency[1])
+        self._acts.append(_act(asked, run_id, len(placed)))
         return Submitted(run_id, made)
 
     def store(self) -> None:
@@ -208,6 +213,8 @@ class _New:
         if self._runs:
             runs.insert_all(self._tx.connection, self._runs, self._tasks)
             attempts.insert_all(self._tx.connection, self._attempts)
+            for act in self._acts:
+                self._tx.audit(act)
             self._tx.nudge("dispatch")
             self._tx.nudge("runs")
 
@@ -234,6 +241,27 @@ class _New:
                 field="Idempotency-Key",
             )
         return run_id
+
+
+def _act(asked: Submission, run_id: str, tasks: int) -> Act:
+    """Return what the audit says of a new run. Script, arguments and environment may hold what
+    nobody should read: the hash of the script stands for it.
+    """
+    request, user, _, _, project, origin = asked
+    spec = request.spec
+    detail = {"kind": kind_of(spec), "tasks": str(tasks)}
+    if isinstance(spec, Script):
+        text = spec.script.encode("utf-8", "surrogatepass")
+        detail["script_sha256"] = hashlib.sha256(text).hexdigest()
+    if request.selector is not None:
+        detail["selector"] = request.selector
+    if user_of_node := run_as(spec):
+        detail["run_as"] = user_of_node
+    if uses := secrets_of(spec):
+        detail["secrets"] = ", ".join(sorted({use.name for use in uses}))
+    by = Origin("user", user.id, user.name) if origin is None else origin
+    target = Target("run", run_id, request.name or "")
+    return Act("run.create", by, project, target, detail=detail)
 
 
 def _held(

@@ -86,7 +86,9 @@ class Gateway:
         self._chain = chain
         self._monotonic = monotonic
         self._gate = Gate(monotonic=monotonic, at_once=hellos_at_once)
-        self._greetings = Greetings(database, key=key, signs=stops is not None)
+        self._greetings = Greetings(
+            database, key=key, signs=stops is not None, monotonic=monotonic
+        )
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)

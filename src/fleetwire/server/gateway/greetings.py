@@ -5,7 +5,8 @@ costs a read, two commits and a signature; a hundred together cost little more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -14,16 +15,20 @@ from nacl.exceptions import CryptoError
 from nacl.signing import SigningKey, VerifyKey
 
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.sparing import Sparing
 from fleetwire.protocol import versions
 from fleetwire.protocol.conversation import VerifyNeeded
 from fleetwire.protocol.versions import FEATURES
-from fleetwire.server.domain import desired, nodes
+from fleetwire.server.domain import audit, desired, nodes
+from fleetwire.server.domain.audit import Hello as Refused
 from fleetwire.server.domain.desired import Asked, Level
-from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused
+from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused, NodeWaiting
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 TOGETHER: Final = 128
+REFUSALS_PER_HOUR: Final = 3
+"""Refused hellos of one node that the audit is told of."""
 
 NOBODY: Final = bytes(SigningKey(bytes(32)).verify_key)
 """A key to verify by where there is none."""
@@ -57,8 +62,19 @@ class Greetings:
     `key` is the id of the server's key, with which orders are signed; `signs`: stops are, too.
     """
 
-    def __init__(self, database: Database, *, key: str, signs: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        key: str,
+        signs: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
+        self._monotonic = monotonic
+        self._refusals = Sparing(
+            REFUSALS_PER_HOUR, within_s=3600.0, most_of_all=100 * REFUSALS_PER_HOUR
+        )
         self._key = key
         self._signs = signs
         self._queue: list[_Hello] = []
@@ -114,12 +130,37 @@ class Greetings:
         except Exception as error:  # noqa: BLE001 - it goes to the links it belongs to
             await self._take_apart(batch, error)
             return
+        refused = []
         for hello in batch:
             answer = answers.get(hello.node, Unverified())
             if isinstance(answer, Exception):
+                refused += self._refused(hello, answer)
                 _fail(hello, answer)
             elif not hello.answer.done():
                 hello.answer.set_result(answer)
+        if refused:
+            await self._note(refused)
+
+    def _refused(self, hello: _Hello, error: Exception) -> list[Refused]:
+        """Return what the audit is to be told of a hello that was refused: now and then, because
+        who is refused comes again.
+        """
+        left_out = None
+        if not isinstance(error, NodeWaiting):
+            left_out = self._refusals.take(hello.node, self._monotonic())
+        if left_out is None:
+            return []
+        is_verified = isinstance(error, NodeRefused)
+        code = "locked-out" if is_verified else "wrong-key"
+        return [Refused(hello.node, hello.address or "", code, is_verified, left_out)]
+
+    async def _note(self, refused: list[Refused]) -> None:
+        try:
+            await self._database.write(partial(audit.note_hellos, refused=refused), grows=True)
+        except DatabaseFailed:
+            raise
+        except FleetwireError as error:
+            _log.warning("refused hellos were not audited", error=error.detail)
 
     async def _take_apart(self, batch: Sequence[_Hello], error: Exception) -> None:
         """One hello must not fail its neighbours: find out whose fault it is."""

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar, cast
 import sqlalchemy
 import structlog
 
+from fleetwire.core.audit import Act
 from fleetwire.core.errors import FleetwireError
 from fleetwire.server.durable.errors import (
     CommitFailed,
@@ -31,7 +32,7 @@ from fleetwire.server.durable.errors import (
 from fleetwire.server.durable.groupcommit import Group, GroupCommit
 from fleetwire.server.durable.reserve import Reserve
 from fleetwire.server.nudges.base import Nudges
-from fleetwire.server.store import migrations
+from fleetwire.server.store import audit, migrations
 from fleetwire.server.store.shell import Shell
 from fleetwire.server.store.shell_sqlite import SqliteShell
 
@@ -64,13 +65,20 @@ class Tx:
     since 1970, the same for the whole transaction.
     """
 
-    __slots__ = ("_afterwards", "_topics", "connection", "now")
+    __slots__ = ("_acts", "_afterwards", "_topics", "connection", "now")
 
     def __init__(self, connection: sqlalchemy.Connection, now: int) -> None:
         self.connection = connection
         self.now = now
+        self._acts: list[Act] = []
         self._topics: list[str] = []
         self._afterwards: list[Callable[[], object]] = []
+
+    def audit(self, act: Act) -> None:
+        """Write what is done here into the audit, in the commit of this use case (P25): there is
+        no entry without its action, and no action without its entry.
+        """
+        self._acts.append(act)
 
     def nudge(self, topic: str) -> None:
         """Nudge `topic` once this use case is committed; never if it is not."""
@@ -128,12 +136,14 @@ class _Done:
         self.connection = connection
         self.now = now
         self.fresh = True
+        self.acts: list[Act] = []
         self.topics: dict[str, None] = {}
         self.afterwards: list[Callable[[], object]] = []
 
     def take(self, tx: Tx) -> None:
         """Take what a use case that succeeded wants to happen after the commit."""
         self.fresh = False
+        self.acts += tx._acts  # noqa: SLF001 - two halves of one thing
         self.topics.update(dict.fromkeys(tx._topics))  # noqa: SLF001 - two halves of one thing
         self.afterwards += tx._afterwards  # noqa: SLF001 - two halves of one thing
 
@@ -341,6 +351,9 @@ class Database:
                     raise ran.error
         for reaction in self._reactions:
             self._run_reaction(reaction, done)
+        if done.acts:
+            # Last of all, and not in a savepoint: what cannot be audited is not done.
+            audit.append(connection, done.acts, done.now)
         shell.commit(connection)
         return done
 

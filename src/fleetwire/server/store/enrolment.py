@@ -123,6 +123,13 @@ def page(
     return list(connection.execute(query).mappings())
 
 
+def project_of(connection: Connection, token: str) -> str | None:
+    """Return the project of a token, by its id."""
+    query = select(tokens.c.project_id).where(tokens.c.id == token)
+    found: str | None = connection.execute(query).scalar()
+    return found
+
+
 def delete_token(
     connection: Connection, token: str, *, within: Collection[str] | None = None
 ) -> bool:

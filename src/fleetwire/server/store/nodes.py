@@ -445,6 +445,12 @@ def silences(connection: Connection) -> list[Silence]:
 
 _DELETE = delete(nodes).where(nodes.c.id == bindparam("the_id"))
 _FORMER = insert(former_nodes)
+_FORMER_NAME = select(former_nodes.c.name).where(former_nodes.c.id == bindparam("the_id"))
+
+
+def former_name(connection: Connection, node: str) -> str:
+    """Return the name of a node that was deleted; "" where there was none."""
+    return connection.execute(_FORMER_NAME, {"the_id": node}).scalar() or ""
 
 
 def remove(connection: Connection, node: str, *, name: str, now: int) -> None:

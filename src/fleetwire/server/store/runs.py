@@ -355,6 +355,16 @@ def project_of_attempt(connection: Connection, attempt: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def submitters(connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return who submitted runs: a user's id and name, by the run's id."""
+    query = (
+        select(runs.c.id, runs.c.created_by, func.coalesce(users.c.name, ""))
+        .select_from(runs.outerjoin(users, users.c.id == runs.c.created_by))
+        .where(runs.c.id.in_(ids))
+    )
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+
 def projects_of(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
     """Return the projects of runs."""
     return dict(_PROJECTS.rows(connection, list(ids)))

@@ -156,7 +156,7 @@ enrolment_tokens = Table(
 )
 
 # Every time that somebody showed an enrolment token, taken or refused: `token_id` is null where no
-# token has that hash. The audit log is to take these over.
+# token has that hash. The audit has these as well; this is the list that a project's admin reads.
 enrolment_uses = Table(
     "enrolment_uses",
     metadata,
@@ -400,4 +400,54 @@ decisions = Table(
         sqlite_where=_OF_NODES,
         postgresql_where=_OF_NODES,
     ),
+)
+
+# The audit (core.audit). `audit_chains` holds the last number and hash of each chain, and is what
+# servers that append at once wait for; `audit_entries` has core.audit.Entry, a column a field, and
+# its hash. A chain is called by a project's id, or `system`; it stays when the project is deleted.
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("chain_id", String(36), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("actor_kind", String(16), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("target_kind", String(32), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("target_name", Text, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("code", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    UniqueConstraint("chain_id", "number"),
+    Index("ix_audit_entries_target", "target"),
+)
+
+# core.audit.SignedCheckpoint; `cut` stands in the place of what retention has deleted.
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("chain_id", String(36), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("cut", Boolean, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
 )

@@ -52,6 +52,8 @@ def _list(values: argparse.Namespace) -> int:
     query["limit"] = min(values.limit, 500)
     if not values.system:
         query["project"] = values.project
+    from fleetwire.client.audit import Audit
+
     with connect() as client:
         if values.output != "text":
             path = ("system", "audit") if values.system else ("audit",)
@@ -59,7 +61,7 @@ def _list(values: argparse.Namespace) -> int:
             write_json(body) if values.output == "json" else write_items(body)
             return 0
         rows = []
-        for entry in client.audit(system=values.system, query=query):
+        for entry in Audit(client).entries(system=values.system, query=query):
             rows.append(_row(entry))
             if len(rows) >= values.limit:
                 break
@@ -150,7 +152,9 @@ def _verify_file(path: str, key: bytes | None, known: Export | None) -> tuple[st
 def _verify_online(
     client: Client, whose: dict[str, Any], key: bytes | None, known: Export | None
 ) -> Verified:
-    verified = client.verify_audit(**whose, key=key, known=_heads(known))
+    from fleetwire.client.audit import Audit
+
+    verified = Audit(client).verify(**whose, key=key, known=_heads(known))
     _same(known, verified.chain)
     return verified
 
@@ -242,8 +246,10 @@ def _configure_export(parser: Parser) -> None:
 
 
 def _export(values: argparse.Namespace) -> int:
+    from fleetwire.client.audit import Audit
+
     with connect() as client:
-        for line in client.export_audit(project=values.project, system=values.system):
+        for line in Audit(client).export(project=values.project, system=values.system):
             sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
     return 0

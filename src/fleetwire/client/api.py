@@ -11,7 +11,6 @@ import msgspec
 
 from fleetwire.client import shapes
 from fleetwire.client.asking import BASE, read, segment
-from fleetwire.client.audit import Audit
 from fleetwire.client.backoff import Patience
 from fleetwire.client.connection import Answer, Connection
 from fleetwire.client.errors import BadAnswer, ServerUnreachable
@@ -24,7 +23,7 @@ from fleetwire.core.specs import RunRequest
 BLOCK: Final = 256 * 1024
 
 
-class Client(People, Audit):
+class Client(People):
     """A server's API, for one thread. Also a context manager.
 
     Args:

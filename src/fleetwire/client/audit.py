@@ -145,17 +145,20 @@ class Verified(NamedTuple):
 
 
 class Audit(Asking):
-    """What `Client` can do about the audit. It is the system's where `project` is None and
-    `system` is true.
+    """The audit of the server that a client talks to; apart from the client, because most of its
+    users need none of it. Of a project, or of the whole system where `system` is true.
     """
 
-    def audit(
+    def __init__(self, client: Asking) -> None:
+        self.connection = client.connection
+
+    def entries(
         self, *, system: bool = False, query: dict[str, object] | None = None
     ) -> Iterator[AuditEntry]:
         """Yield entries, newest first."""
-        return self._items(self._audit_path(system=system), AuditEntry, query)
+        return self._items(self._path(system=system), AuditEntry, query)
 
-    def audit_chain(
+    def chain(
         self,
         *,
         project: str | None = None,
@@ -167,9 +170,9 @@ class Audit(Asking):
         query: dict[str, object] = {"after": after, "limit": limit}
         if not system:
             query["project"] = project
-        return self._get(f"{self._audit_path(system=system)}/chain", AuditChain, query)
+        return self._get(f"{self._path(system=system)}/chain", AuditChain, query)
 
-    def verify_audit(
+    def verify(
         self,
         *,
         project: str | None = None,
@@ -180,14 +183,14 @@ class Audit(Asking):
         """Verify a chain, from its first entry to its last. `key` is the public key to trust,
         `known` what was seen of it before.
         """
-        first = self.audit_chain(project=project, system=system)
+        first = self.chain(project=project, system=system)
         seen = [*known, Head(first.head.number, unhex(first.head.hash))]
         entries = (read_entry(one) for one in self._chain_entries(first, project, system=system))
         return check(first.beginning, entries, first.checkpoints, key=key, known=seen)
 
-    def export_audit(self, *, project: str | None = None, system: bool = False) -> Iterator[bytes]:
+    def export(self, *, project: str | None = None, system: bool = False) -> Iterator[bytes]:
         """Yield the lines of an export of a chain."""
-        first = self.audit_chain(project=project, system=system)
+        first = self.chain(project=project, system=system)
         beginning = first.beginning
         beginning.project = project
         yield _encode(beginning) + b"\n"
@@ -211,10 +214,10 @@ class Audit(Asking):
             after = page.entries[-1].number
             if after >= last:
                 return
-            page = self.audit_chain(project=project, system=system, after=after)
+            page = self.chain(project=project, system=system, after=after)
 
     @staticmethod
-    def _audit_path(*, system: bool) -> str:
+    def _path(*, system: bool) -> str:
         return f"{BASE}/system/audit" if system else f"{BASE}/audit"
 
 

@@ -21,7 +21,8 @@ from fleetwire.core import limits
 from fleetwire.core.ids import RANDOM_BYTES, make_id
 from fleetwire.core.specs import RunRequest, Scripted, Spec, Step
 from fleetwire.server.api.http import BoundedHttp
-from fleetwire.server.domain import cluster, enrolment, runs, story, views
+from fleetwire.server.domain import audit, cluster, enrolment, runs, story, views
+from fleetwire.server.domain.audit import Filter, Found
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import NotFound
 from fleetwire.server.domain.runs import Submission, Submitter
@@ -41,6 +42,7 @@ from fleetwire.server.loops.stops import StopsLoop, word
 from fleetwire.server.master_key import KEY_FILE, MasterKeys, seal_for_node
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.signing import Signer
+from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Database
 from fleetwire.testing.fake_node import Behaviour, FakeNode, Identity
 
@@ -223,6 +225,15 @@ class Heart:
         """Return the lines of a run's story."""
         lines = await self.database.read(lambda connection: story.story(connection, run_id))
         return [line.text for line in lines]
+
+    async def audited(self, action: str) -> list[Found]:
+        """Return what the audit has of an action in all chains, newest first."""
+
+        def find(connection: Connection) -> list[Found]:
+            chains = audit.chains(connection)
+            return audit.page(connection, chains, Filter(action), before=None, limit=500)[0]
+
+        return await self.database.read(find)
 
     async def wait_run(
         self,

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from fleetwire.client import Client
-from fleetwire.client.audit import Export, Verified, read_key
+from fleetwire.client.audit import Audit, Export, Verified, read_key
 from fleetwire.core import access, audit, limits, totp
 from fleetwire.core.audit import ACTIONS, SYSTEM, Head
 from fleetwire.server import app
@@ -145,7 +145,7 @@ def test_every_door_that_changes_something_leaves_an_entry_of_its_action(
     sign(server)
     with client(server) as asking:
         for whose in ({"system": True}, {"project": "default"}):
-            verified = asking.verify_audit(**whose)
+            verified = Audit(asking).verify(**whose)
             assert verified.verdict.is_good, verified
             assert verified.verdict.signed == verified.verdict.head.number > 0
 
@@ -165,14 +165,14 @@ def test_a_changing_door_without_an_action_stops_the_start() -> None:
 
 
 def test_what_a_run_is_asked_for_is_told_without_what_it_may_hide(server: Server) -> None:
-    server.add_node("hush", os="hush")
+    server.add_node("hush", project=server.new_project("hushing"), os="hush")
     spec = {
         "kind": "script",
         "script": "echo canary-script\n",
         "args": ["canary-argument"],
         "env": {"PASSWORD": "canary-environment"},
     }
-    run = server.submit(spec=spec, selector="os=hush", name="nightly")
+    run = server.submit(spec=spec, selector="os=hush", name="nightly", project="hushing")
     (entry,) = entries(server, target=run["id"], action="run.create")
     assert entry["target"] == {"kind": "run", "id": run["id"], "name": "nightly"}
     assert entry["detail"]["selector"] == "os=hush"
@@ -181,8 +181,8 @@ def test_what_a_run_is_asked_for_is_told_without_what_it_may_hide(server: Server
 
 
 def test_a_request_that_is_repeated_is_one_entry(server: Server) -> None:
-    server.add_node("once", os="once")
-    body = {"spec": {"kind": "ping"}, "selector": "os=once"}
+    server.add_node("once", project=server.new_project("only-once"), os="once")
+    body = {"spec": {"kind": "ping"}, "selector": "os=once", "project": "only-once"}
     for status in (201, 200):
         answer = server.call("POST", "/api/v1/runs", body, headers={"Idempotency-Key": "audit-1"})
         assert answer.status == status
@@ -194,7 +194,7 @@ def test_what_failed_leaves_no_entry_that_it_was_done(server: Server) -> None:
     assert server.call("POST", "/api/v1/users", {"name": "admin"}).code == "name-taken"
     assert server.call("POST", "/api/v1/users", {"name": "bad name"}).status == 422
     assert len(entries(server, system=True, action="user.create", outcome="done")) == before
-    (refused,) = entries(server, system=True, action="user.create", outcome="refused")
+    refused = entries(server, system=True, action="user.create", outcome="refused")[0]
     assert refused["code"] == "name-taken"
     assert refused["detail"]["route"] == "POST /api/v1/users"
 
@@ -334,7 +334,7 @@ def test_filters_and_pages(server: Server) -> None:
 
 def verify(server: Server, **more: Any) -> Verified:
     with client(server) as asking:
-        return asking.verify_audit(project="tampered", **more)
+        return Audit(asking).verify(project="tampered", **more)
 
 
 TAMPERINGS = {
@@ -357,7 +357,7 @@ def test_tampering_with_the_database_is_found_and_its_place_named(
     assert verify(server).verdict.is_good
     with client(server) as asking:
         kept = tmp_path / "kept.jsonl"
-        kept.write_bytes(b"".join(asking.export_audit(project="tampered")))
+        kept.write_bytes(b"".join(Audit(asking).export(project="tampered")))
     statement, number = TAMPERINGS[kind]
     chain = server.read(lambda c: c.execute(
         tables.projects.select().where(tables.projects.c.name == "tampered")).one().id)  # fmt: skip
@@ -391,7 +391,7 @@ def test_an_export_is_verified_without_the_server_and_by_its_key_alone(
     key = server.parts.audit_key.public
     path = tmp_path / "audit.jsonl"
     with client(server) as asking:
-        lines = list(asking.export_audit(project="default"))
+        lines = list(Audit(asking).export(project="default"))
     path.write_bytes(b"".join(lines))
     server.stop()
     export = Export(path)
@@ -428,13 +428,14 @@ def test_a_chain_is_read_whole_however_many_pages_it_has(
 
     server.write(many)
     with client(server) as asking:
-        verified = asking.verify_audit(system=True)
+        chains = Audit(asking)
+        verified = chains.verify(system=True)
         assert verified.verdict.is_good
         assert verified.verdict.entries >= 1200
         pages = []
-        real = asking.audit_chain
-        monkeypatch.setattr(asking, "audit_chain", lambda **k: pages.append(k) or real(**k))
-        exported = list(asking.export_audit(system=True))
+        real = chains.chain
+        monkeypatch.setattr(chains, "chain", lambda **k: pages.append(k) or real(**k))
+        exported = list(chains.export(system=True))
         assert len(pages) == 3
         assert len(exported) >= 1202
     head = Head(verified.verdict.head.number, verified.verdict.head.hash)

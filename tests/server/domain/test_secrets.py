@@ -13,7 +13,7 @@ from fleetwire.server.domain import secrets
 from fleetwire.server.master_key import seal_for_node
 from fleetwire.server.store import nodes, tables
 from fleetwire.testing.fake_node import Behaviour, FakeNode
-from fleetwire.testing.heart import Heart, Serve
+from fleetwire.testing.heart import USER, Heart, Serve
 
 VALUE = b"canary-of-the-domain"
 SPEC = Script("true", secrets=(SecretUse("token"), SecretUse("token", "env", "TOKEN")))
@@ -78,6 +78,15 @@ async def test_an_order_carries_what_only_its_node_can_read(serve: Serve) -> Non
             assert objection(order.envelope, order.spec, **here, secrets=order.secrets) is None
             assert objection(order.envelope, order.spec, **here) is not None
             await one.wait_run(run_id)
+        # Each use of a secret: in whose name, for which run, and where.
+        used = [found.entry for found in await one.audited("secret.use")]
+        assert [entry.target_name for entry in used] == ["token", "token"]
+        for entry in used:
+            assert (entry.actor, entry.target_kind) == (USER, "secret")
+            assert entry.detail["run"] == run_id
+            assert entry.detail["attempt"] == wanted.attempt  # type: ignore[attr-defined]
+            assert entry.detail["node"] == "web-1"
+            assert VALUE.decode() not in str(entry)
             shown = await one.database.read(
                 lambda c: secrets.page(c, {DEFAULT_PROJECT}, after=None, limit=10)
             )

@@ -81,6 +81,12 @@ async def test_fifty_at_once_on_their_own_sockets_make_one_node(serve: Serve) ->
             lambda c: enrolment.list_uses(c, before=None, limit=100, within=HERE)
         )
         assert sorted(use.outcome for use in uses) == ["enrolled"] + ["refused: used before"] * 49
+        audited = [found.entry for found in await one.audited("node.enrol")]
+        told = sorted((entry.outcome, entry.code, entry.actor_kind) for entry in audited)
+        used = ("refused", "used before", "stranger")
+        assert told == [("done", "", "stranger"), *[used] * 49]
+        assert {entry.address for entry in audited} == {"127.0.0.1"}
+        assert token not in json.dumps([entry.detail for entry in audited])
 
 
 async def test_a_taken_name(serve: Serve) -> None:

@@ -166,6 +166,12 @@ async def test_a_node_that_speaks_with_another_ones_ids_is_refused_and_it_is_rec
                     beats = a.beats
                     await a.wait(lambda beats=beats: a.beats > beats)
             assert not await told(one, b, "spoke")
+            (found,) = await one.audited("node.foreign-ids")
+            entry = found.entry
+            assert (entry.actor_kind, entry.actor, entry.outcome) == (
+                "node", a.identity.node, "refused",
+            )  # fmt: skip
+            assert entry.detail == {"attempts": held.attempt, "count": "1"}
             b.release(held.attempt)
             async with one.nudges.listen(f"run:{run}") as listener:
                 while (await one.run(run)).state != "ended":
@@ -250,9 +256,38 @@ async def test_who_is_revoked_loses_its_link_within_5_s_by_whichever_process(
             await node.wait(lambda: node.closed is not None, timeout=5.0)
             assert node.closed is not None
             assert node.closed[0] == messages.CLOSE_FORBIDDEN
-        code, _ = await greet(one, node.identity)
         wanted = messages.CLOSE_UNAUTHENTICATED if how == "delete" else messages.CLOSE_FORBIDDEN
-        assert code == wanted
+        for _ in range(greetings.REFUSALS_PER_HOUR + 2):
+            code, _ = await greet(one, node.identity)
+            assert code == wanted
+        # A key that is revoked and tried is audited, and who tries it for ever fills no disk.
+        tried = await one.wait(
+            lambda: one.audited("node.refuse"),
+            lambda found: len(found) >= greetings.REFUSALS_PER_HOUR,
+        )
+        assert len(tried) == greetings.REFUSALS_PER_HOUR
+        entry = tried[0].entry
+        assert (entry.target, entry.target_name, entry.outcome) == (id_, "a", "refused")
+        # Of a node that is no more the key is not known either: anybody may have come.
+        kind = "stranger" if how == "delete" else "node"
+        assert (entry.actor_kind, entry.address) == (kind, "127.0.0.1")
+
+
+async def test_an_id_that_somebody_made_up_leaves_no_trace_and_a_copy_raises_an_alarm(
+    serve: Serve,
+) -> None:
+    async with serve(loops=False) as one:
+        identity = await one.identity("a")
+        wrong = Identity(new_id(), identity.cluster, SigningKey.generate(), "0" * 32)
+        assert (await greet(one, wrong))[0] == messages.CLOSE_UNAUTHENTICATED
+        assert await one.audited("node.refuse") == []
+        assert await greet(one, identity, step=Step(1, "", "0" * 32)) == (0, "welcome")
+        copy = await greet(one, identity, step=Step(1, "", "1" * 32))
+        assert copy[0] == messages.CLOSE_FORBIDDEN
+        (found,) = await one.audited("node.quarantine")
+        assert found.entry.target == identity.node
+        assert found.entry.actor_kind == "server"
+        assert found.entry.detail["why"]
 
 
 async def test_who_enrols_again_is_another_node_with_none_of_the_old_rights(serve: Serve) -> None:

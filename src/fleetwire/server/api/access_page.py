@@ -37,6 +37,9 @@ the permission, they are told so (403). The column *nobody* is a user without an
 - An API token may at most what its owner may; narrowed to a project or to permissions it may less,
   and makes no token that is wider or lasts longer. No token may change its owner's account
   (password, second factor, logins).
+- Who reads the audit: in a project its auditors; of the whole system, and of projects that are no
+  more, system admins, or a token of theirs that is narrowed to `read-system-audit`. Nobody changes
+  it.
 - Disabled users, ended logins, deleted tokens and changed roles take effect at once in the process
   that is asked and within 5 s in every other one, for what is open (streams, downloads) too.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final, cast
 
+import msgspec
 import structlog
 from starlette.requests import Request
 
@@ -42,14 +43,16 @@ class Unaudited(FleetwireError):
 
 
 class Note:
-    """One request as the audit sees it. `by` and `chain` are what is known before the endpoint
-    has looked closer; it may say more (`about`), which a refusal then shows.
+    """One request as the audit sees it. `by` is what is known before the endpoint has looked
+    closer; it may say more (`about`), which a refusal then shows. `likely` is the one project that
+    the caller knows of, if it is one.
     """
 
-    def __init__(self, action: Action, by: Origin, chain: str = SYSTEM) -> None:
+    def __init__(self, action: Action, by: Origin, likely: str | None = None) -> None:
         self.action = action
         self.by = by
-        self.chain = chain
+        self.likely = likely
+        self.chain = SYSTEM
         self.target = NOTHING
         self.is_said = False
 
@@ -79,11 +82,18 @@ class Note:
         """Say that nothing was done: what was asked for is so already."""
         self.is_said = True
 
-    def refusal(self, error: FleetwireError, **detail: str) -> Act:
-        """Return the refusal of what was asked."""
+    def refusal(self, error: FleetwireError, *, route: str = "", **asked: str) -> Act:
+        """Return the refusal of what was asked, in these words.
+
+        Where it is not known of which project it would have been, the words may name what is
+        hidden from those who read that of a project: only the system's chain has them.
+        """
         chain = self.chain
+        detail = {"route": route, **asked} if route else asked
         if isinstance(error, Forbidden) and error.project is not None:
             chain = error.project
+        elif isinstance(error, Forbidden) and chain == SYSTEM and self.likely is not None:
+            chain, detail = self.likely, {"route": route}
         return Act(self.action, self.by, chain, self.target, "refused", error.code, detail)
 
 
@@ -100,7 +110,7 @@ def begin(request: Request, action: Action, caller: Caller | None, permission: s
         projects = [one for one, roles in caller.rights.roles.items() if roles]
         # Who knows of one project can have meant no other.
         is_there = permission in access.IN_PROJECT and len(projects) == 1
-        note = Note(action, by, projects[0] if is_there else SYSTEM)
+        note = Note(action, by, projects[0] if is_there else None)
     request.scope[_KEY] = note
     return note
 
@@ -120,7 +130,9 @@ def is_refusal(note: Note, error: FleetwireError) -> bool:
     return status == HTTPStatus.FORBIDDEN or (note.action != "read" and status in REFUSALS)
 
 
-async def refuse(parts: Parts, note: Note, error: FleetwireError, **detail: str) -> None:
+async def refuse(
+    parts: Parts, note: Note, error: FleetwireError, *, route: str = "", **asked: str
+) -> None:
     """Write a refusal, in a commit of its own, which who asked need not know has failed. Of many
     alike only some are written, and how many were not.
     """
@@ -129,9 +141,9 @@ async def refuse(parts: Parts, note: Note, error: FleetwireError, **detail: str)
     left_out = parts.refusals.take(f"{key} {note.action}", parts.monotonic())
     if left_out is None:
         return
+    act = note.refusal(error, route=route, **asked)
     if left_out:
-        detail["left_out"] = str(left_out)
-    act = note.refusal(error, **detail)
+        act = msgspec.structs.replace(act, detail={**act.detail, "left_out": str(left_out)})
     try:
         await parts.database.write(lambda tx: tx.audit(act), grows=True)
     except DatabaseFailed:

@@ -167,8 +167,8 @@ def sign(tx: Tx, heads: dict[str, Head], key: Key) -> None:
 
 def cut(tx: Tx, chain: str, *, before: int, key: Key) -> int:
     """Delete the entries of a chain that are older than `before`, some at once, and put a signed
-    checkpoint in their place; return how many. What is newer than an older one stays, and so does
-    the last entry of all.
+    checkpoint in their place; return how many. What is older and stands behind a newer one (a clock
+    was set back) stays.
     """
     connection = tx.connection
     first = rows.oldest(connection, chain)
@@ -176,7 +176,7 @@ def cut(tx: Tx, chain: str, *, before: int, key: Key) -> int:
     if first is None or first.entry.at >= before:
         return 0
     newer = rows.oldest_since(connection, chain, before)
-    until = head.number - 1 if newer is None else newer - 1
+    until = head.number if newer is None else newer - 1
     until = min(until, first.entry.number + CUT_AT_ONCE - 1)
     last = rows.entry(connection, chain, until)
     if last is None:

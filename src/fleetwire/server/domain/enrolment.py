@@ -234,7 +234,14 @@ def enrol(
 
 
 def record_enrolment_use(
-    tx: Tx, token: str, *, name: str, address: str | None, outcome: str, node: str | None = None
+    tx: Tx,
+    token: str,
+    *,
+    name: str,
+    address: str | None,
+    outcome: str,
+    node: str | None = None,
+    left_out: int = 0,
 ) -> None:
     """Record that somebody has shown a token, taken or not. This is the one place where the audit
     log learns of it.
@@ -260,18 +267,29 @@ def record_enrolment_use(
         "" if is_taken else outcome.removeprefix("refused: "),
         {} if found is None else {"token": found.id},
     )
+    if left_out:
+        act = msgspec.structs.replace(act, detail={**act.detail, "left_out": str(left_out)})
     tx.audit(act)
 
 
 def record_refusal(
-    tx: Tx, token: str, *, name: str, address: str | None, error: FleetwireError
+    tx: Tx,
+    token: str,
+    *,
+    name: str,
+    address: str | None,
+    error: FleetwireError,
+    left_out: int = 0,
 ) -> None:
-    """Record a use that was refused, with the reason that who showed the token was not told."""
+    """Record a use that was refused, with the reason that who showed the token was not told;
+    `left_out` before it were refused and not recorded.
+    """
     found = enrolment.find(tx.connection, digest(token))
     why = error.code
     if isinstance(error, BadEnrolmentToken):
         why = "unknown token" if found is None else _objection(found, name, address, tx.now) or why
-    record_enrolment_use(tx, token, name=name, address=address, outcome=f"refused: {why}")
+    outcome = f"refused: {why}"
+    record_enrolment_use(tx, token, name=name, address=address, outcome=outcome, left_out=left_out)
 
 
 def list_uses(

@@ -5,6 +5,7 @@ Plain Starlette and msgspec: it is the agents' door, apart from the API that peo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.pins import CA_PATH
+from fleetwire.core.sparing import Sparing
 from fleetwire.server.domain import nodes
 from fleetwire.server.domain.enrolment import Keys
 from fleetwire.server.domain.errors import BadEnrolmentToken, NameTaken
@@ -84,7 +86,11 @@ class Enrolment:
         ids: Callable[[], str],
         clock: Callable[[], int],
         ca: Callable[[], str | None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
+        most = limits.AUDIT_REFUSALS_PER_MIN
+        self._refusals = Sparing(most, within_s=60.0, most_of_all=10 * most)
         self._database = database
         self._cluster = cluster_id
         self._keys = tuple(ServerKey(id_, key) for id_, key in keys)
@@ -99,11 +105,21 @@ class Enrolment:
     async def _record_refusal(
         self, asked: Registration, address: str | None, error: FleetwireError
     ) -> None:
-        """Record it in a commit of its own, which who asked need not know has failed."""
+        """Record it in a commit of its own, which who asked need not know has failed. Of a flood
+        from one address some are, and how many were not: strangers must not fill the disk.
+        """
+        left_out = self._refusals.take(address or "", self._monotonic())
+        if left_out is None:
+            return
         try:
             await self._database.write(
                 lambda tx: nodes.record_refusal(
-                    tx, asked.token, name=asked.name, address=address, error=error
+                    tx,
+                    asked.token,
+                    name=asked.name,
+                    address=address,
+                    error=error,
+                    left_out=left_out,
                 ),
                 grows=True,
             )

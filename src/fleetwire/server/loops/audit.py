@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from fleetwire.core.retention import DAY_US
 from fleetwire.server.domain import audit
 from fleetwire.server.domain.audit import Key
 from fleetwire.server.store.engine import Database
@@ -40,6 +41,8 @@ class AuditLoop:
 
     async def _cut(self, keep_s: float) -> int:
         before = self._clock() - round(keep_s * audit.US)
+        # Whole days: a cut is an act itself, and its entries must not call for the next ones.
+        before -= before % DAY_US
         gone = 0
         for chain in await self._database.read(audit.chains):
             while some := await self._database.write(

@@ -9,8 +9,8 @@ chain can be changed, removed, doubled or moved without its hashes saying so, un
 behind is made anew; and that a checkpoint says, which is signed with the server's key. What is
 behind the last checkpoint that somebody else has is as trustworthy as the server's database.
 
-Canonical bytes are a domain line and JSON with sorted keys, without fields that say nothing: so
-fields can be added and old hashes still fit.
+Canonical bytes are a domain line and JSON with sorted keys. A field that a later version adds is
+to be left out of them where it says nothing: then old hashes still fit.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class Act(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One entry of a chain: its number, from 1, and an `Act`. `at` is microseconds since 1970.
 
-    New fields only at the end and with a default, which is not among the canonical bytes.
+    New fields only at the end and with a default, which must not be among the canonical bytes (by
+    value: `omit_defaults` of msgspec goes by identity).
     """
 
     number: int
@@ -147,23 +148,6 @@ class Entry(msgspec.Struct, frozen=True):
     outcome: str = "done"
     code: str = ""
     detail: dict[str, str] = {}
-
-
-_FIELDS: Final = Entry.__struct_fields__
-_NEVER: Final = object()
-_UNSAID: Final[Mapping[str, object]] = {
-    "actor": "",
-    "actor_name": "",
-    "via": "",
-    "address": "",
-    "target_kind": "",
-    "target": "",
-    "target_name": "",
-    "outcome": "done",
-    "code": "",
-    "detail": {},
-}
-"""What a field says that is not among the canonical bytes. It never changes."""
 
 
 class Sealed(NamedTuple):
@@ -209,13 +193,7 @@ def genesis(cluster: str, chain: str) -> bytes:
 
 def canonical(entry: Entry) -> bytes:
     """Return the bytes of an entry that its hash is made of."""
-    # Compared by value: `omit_defaults` of msgspec goes by identity.
-    said = {
-        name: value
-        for name in _FIELDS
-        if (value := getattr(entry, name)) != _UNSAID.get(name, _NEVER)
-    }
-    return ENTRY_DOMAIN + _sorted(said)
+    return ENTRY_DOMAIN + _sorted(entry)
 
 
 def hash_of(previous: bytes, entry: Entry) -> bytes:
@@ -240,7 +218,7 @@ def entry_of(act: Act, *, number: int, at: int) -> Entry:
         target_name=_text(target.name),
         outcome=act.outcome,
         code=_text(act.code),
-        detail={key: one_line(text, limits.AUDIT_TEXT_CHARS) for key, text in act.detail.items()},
+        detail={key: _text(text, limits.AUDIT_TEXT_CHARS) for key, text in act.detail.items()},
     )
 
 
@@ -496,5 +474,6 @@ def _hash(text: str) -> bytes | None:
     return found if len(found) == HASH_BYTES else None
 
 
-def _text(text: str) -> str:
-    return one_line(text, limits.AUDIT_NAME_CHARS) if text else ""
+def _text(text: str, most: int = limits.AUDIT_NAME_CHARS) -> str:
+    # What can be printed is visible already: most texts are, and a run has ten of them.
+    return text if text.isprintable() and len(text) <= most else one_line(text, most)

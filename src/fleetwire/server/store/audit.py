@@ -103,7 +103,7 @@ def _lock(connection: Connection, chain: str) -> Head:
 
 
 def _row(chain: str, sealed: Sealed) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(sealed.entry, name) for name in _FIELDS}
+    row = msgspec.structs.asdict(sealed.entry)
     row["chain_id"] = chain
     row["detail"] = _encode(sealed.entry.detail).decode()
     row["hash"] = sealed.hash

@@ -29,6 +29,7 @@ STORED = (
     *(f"tests/server/{room}" for room in ("store", "logs", "domain", "gateway", "loops")),
     "tests/server/api/test_runs.py",
     "tests/server/api/test_streams.py",
+    "tests/server/test_two_processes.py",
 )
 
 

@@ -292,7 +292,7 @@ def test_the_canary_is_nowhere(
     for words in ("secrets list", "nodes why node-1", "tokens list", "doctor"):
         system.cli(*words.split(), "--output", "json", code=None)
     system.cli("agent", "status", "--state", str(lab.state("node-1")))
-    system.cli("audit", "--limit", "500")
+    assert system.cli("audit", "--limit", "500").count("secret.use") >= 4
     system.cli("audit", "export", "--project", "default")
     if database is None:
         system.cli("server", "backup", "--data", str(lab.data), "--to", str(tmp_path / "b"))

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store.engine import Database
 
-OTHER = {"sqlite": "test_engine_postgres.py"}
+OTHER = {"sqlite": {"test_engine_postgres.py", "test_two_processes.py"}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is about the other database: it would only be skipped."""
-    other = OTHER.get(config.getoption("--database"), "test_engine_sqlite.py")
-    left_out = [item for item in items if item.path.name == other]
-    items[:] = [item for item in items if item.path.name != other]
+    other = OTHER.get(config.getoption("--database"), {"test_engine_sqlite.py"})
+    left_out = [item for item in items if item.path.name in other]
+    items[:] = [item for item in items if item.path.name not in other]
     config.hook.pytest_deselected(items=left_out)
 
 

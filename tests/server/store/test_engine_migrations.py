@@ -102,7 +102,7 @@ def test_a_newer_schema_is_left_alone(database_url: str) -> None:
 
 
 def test_second_factors_of_an_older_server_outlive_the_update(database_url: str) -> None:
-    """0009 lets their secrets go where they are encrypted; until then they are kept as they are."""
+    """0008 lets their secrets go where they are encrypted; until then they are kept as they are."""
     older = {"user_id": "u", "secret": "OLDSECRET", "created_at": 1, "last_step": 7}
     user = {
         "id": "u",

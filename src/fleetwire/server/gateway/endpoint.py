@@ -86,9 +86,7 @@ class Gateway:
         self._chain = chain
         self._monotonic = monotonic
         self._gate = Gate(monotonic=monotonic, at_once=hellos_at_once)
-        self._greetings = Greetings(
-            database, key=key, signs=stops is not None, monotonic=monotonic
-        )
+        self._greetings = Greetings(database, key=key, signs=stops is not None, monotonic=monotonic)
         self.links: Links[SpokenTo] = Links(monotonic=monotonic, clock=clock)
         self._reports = Reports(database)
         self._levels = Levels(database, nudges, self.links, key=key)

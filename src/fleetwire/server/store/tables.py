@@ -88,7 +88,7 @@ identities = Table(
 
 # The second factor (core.totp). It counts from `confirmed_at` on; `last_step` is the step whose
 # code was used last, so that no code is good twice. The secret is encrypted with the master key
-# `key_id`; `secret` is one from before revision 0009, until a server starts (domain.encrypted).
+# `key_id`; `secret` is one from before revision 0008, until a server starts (domain.encrypted).
 totps = Table(
     "totps",
     metadata,

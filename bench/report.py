@@ -8,9 +8,13 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from bench.figures import Figure
+
+EARLIER: Final = Path(__file__).with_name("compared")
+"""Figures of two commits, kept to be shown beside each other."""
 
 
 def facts() -> dict[str, Any]:
@@ -65,7 +69,33 @@ def as_markdown(figures: Sequence[Figure], command: str) -> str:
             f"| {_target(f.must)} | {_target(f.aim)} | {f.verdict} |"
         )
     notes = [f"- {f.what}: {f.note}" for f in figures if f.note]
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+    earlier = [line for path in sorted(EARLIER.glob("*.json")) for line in _compared(path)]
+    return "\n".join([*lines, *([""] if notes else []), *notes, *earlier, ""])
+
+
+def _compared(path: Path) -> list[str]:
+    """Return a section on two runs of `--json`, one right after the other, that were kept."""
+    kept = json.loads(path.read_text())
+    before, after = kept["before"], kept["after"]
+    later = {each["what"]: each for each in after["figures"]}
+    return [
+        "",
+        f"## {kept['title']}",
+        "",
+        (
+            f"`{kept['command']}`, at commit `{before['commit']}` and right after it at "
+            f"`{after['commit']}`, on {after['date']}."
+        ),
+        "",
+        "| measure | before | after |",
+        "|---|---|---|",
+        *(
+            f"| {each['what']} | {each['value']:.3g} {each['unit']} "
+            f"| {later[each['what']]['value']:.3g} {each['unit']} |"
+            for each in before["figures"]
+            if each["what"] in later
+        ),
+    ]
 
 
 def _target(value: float | None) -> str:

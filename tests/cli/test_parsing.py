@@ -110,7 +110,7 @@ def test_find_takes_the_longest_command() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [(["rnus"], "Did you mean `fleetwire runs`"), (["runs", "shwo"], "`fleetwire runs show`"),
-     (["zzz"], "There are: agent, completion")],
+     (["zzz"], "There are: agent, audit, completion")],
 )  # fmt: skip
 def test_unknown_commands_are_named_with_a_suggestion(words: list[str], told: str) -> None:
     with pytest.raises(UsageError) as failure:

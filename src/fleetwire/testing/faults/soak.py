@@ -15,8 +15,7 @@ from fleetwire.testing.faults.stage import Act, Stage
 from fleetwire.testing.faults.trend import MEASURES, Sample, growth, steep
 
 _FAULT_EVERY_S: Final = 30.0
-_LOOK_EVERY_S: Final = 5.0
-_STRETCH_S: Final = 120.0
+_STRETCH_S: Final = 60.0
 _OWN: Final = ("Anonymous:", "Swap:")
 
 
@@ -64,21 +63,22 @@ def soak(stage: Stage) -> None:
     while (left := over - time.monotonic()) > 0:
         stretch = min(_STRETCH_S, left)
         with stage.loaded(most=6):
-            stage.play([_looks(stage, sizes, stretch), _faults(stage, stretch)])
+            stage.play([_faults(stage, stretch)])
+        _look(stage, sizes)
     stage.broken += sizes.steep()
     stage.measures.update(sizes.growths())
 
 
-def _looks(stage: Stage, sizes: Sizes, for_s: float) -> Act:
+def _look(stage: Stage, sizes: Sizes) -> None:
+    """Look at all processes at rest, when all of a stretch has ended: while there is load it is
+    the load that is measured.
+    """
     system = stage.system
-    over = time.monotonic() + for_s
-    while time.monotonic() < over:
-        sizes.look("server", system.server.pid)
-        for name in system.names:
-            sizes.look(f"agent {name}", system.lab.agents[name].pid)
-            with contextlib.suppress(LookupError):
-                sizes.look(f"spawner {name}", system.lab.spawner(name).pid)
-        yield _LOOK_EVERY_S
+    sizes.look("server", system.server.pid)
+    for name in system.names:
+        sizes.look(f"agent {name}", system.lab.agents[name].pid)
+        with contextlib.suppress(LookupError):
+            sizes.look(f"spawner {name}", system.lab.spawner(name).pid)
 
 
 def _faults(stage: Stage, for_s: float) -> Act:

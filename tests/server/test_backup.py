@@ -59,6 +59,8 @@ async def test_a_backup_is_of_one_moment_and_its_logs_hold_what_it_promises(
     _compare(restored.data)
     with closing(sqlite3.connect(restored.data / "fleetwire.db")) as record:
         facts = dict(record.execute("SELECT key, value FROM meta"))
+        last = record.execute("SELECT action, via FROM audit_entries ORDER BY id DESC").fetchone()
+    assert last == ("server.restore", "shell")
     assert "restored" in facts
     assert sum(key.startswith("doubt:") for key in facts) == 1
 

@@ -197,6 +197,16 @@ class Record:
 
         return self.write(use)
 
+    def audited(self) -> list[tuple[str, str, str]]:
+        """Return action, way and detail of each entry."""
+        entries = tables.audit_entries
+        return self.write(
+            lambda tx: [
+                (row.action, row.via, row.detail)
+                for row in tx.connection.execute(entries.select().order_by(entries.c.number))
+            ]
+        )
+
     def write(self, use_case: Callable[[Tx], T]) -> T:
         return self.run(lambda database: database.write(use_case))  # type: ignore[return-value]
 
@@ -224,6 +234,7 @@ def test_a_rotation_encrypts_everything_with_a_new_key(record: Record) -> None:
     assert record.key_ids().isdisjoint(before)
     assert record.values() == BOTH
     assert [path.name for path in record.config.data.glob("master-key*")] == ["master-key"]
+    assert record.audited() == [("server.master-key", "shell", '{"secrets":"2"}')]
 
 
 @pytest.mark.parametrize("moment", ["key", "commit", "rename"])
@@ -258,6 +269,7 @@ def test_no_rotation_without_the_key_that_is_needed(record: Record) -> None:
     assert not (record.config.data / "master-key.next").exists()
     assert rotation.forget(record.config).secrets == 2
     assert record.key_ids() == frozenset()
+    assert record.audited() == [("server.forget-secrets", "shell", '{"secrets":"2"}')]
 
 
 def leave_readable(tx: Tx) -> None:

@@ -123,6 +123,14 @@ def test_one_logs_in_and_may_nothing_yet(ours: Server) -> None:
     page = session(login(ours, "right admin"))
     assert ours.call("GET", "/api/v1/me", headers=page, token=None).json["name"] == "bob"
     assert ours.call("POST", "/api/v1/users", made | {"name": "eve"}).code == "name-taken"
+    # and each of these stands in the audit, with how it was proved
+    told = [
+        (entry["actor"]["name"], entry["outcome"])
+        for entry in ours.call("GET", "/api/v1/system/audit?limit=500&action=login").json["items"]
+        if entry["detail"].get("by") == "OpenID provider"
+    ]
+    refused = [("", "refused")] * 3
+    assert told == [("bob", "done"), *refused, ("ann", "done"), ("ann", "done")]
 
 
 @pytest.mark.slow

@@ -356,8 +356,8 @@ class Process:
             if used:
                 try:
                     await self.database.write(partial(people.note_used, used=used))
-                except FleetwireError as error:
-                    _log.warning("the last use of tokens was not written", error=str(error))
+                except Exception as error:  # noqa: BLE001 - logged; a failed disk is watched for
+                    log.log_failure(_log, "the last use of tokens was not written", error)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -12,8 +12,9 @@ import sys
 from typing import Final, Literal
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from fleetwire.core.errors import FleetwireError
 from fleetwire.core.visible import one_line
 
 _LINE_CHARS: Final = 8192
@@ -29,6 +30,18 @@ def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
         name: one_line(value, _LINE_CHARS) if isinstance(value, str) else value
         for name, value in event.items()
     }
+
+
+def log_failure(
+    logger: FilteringBoundLogger, event: str, error: Exception, **where: object
+) -> None:
+    """Log an error that its task outlives. A `FleetwireError` says itself what happened and what
+    to do; any other is a fault of ours, and has its traceback.
+    """
+    if isinstance(error, FleetwireError):
+        logger.warning(event, error=str(error), **where)
+    else:
+        logger.error(event, exc_info=error, **where)
 
 
 def set_up(level: str, form: Literal["console", "json"] | None) -> None:

@@ -75,7 +75,10 @@ class Server:
     def stop(self) -> None:
         if self._thread is None:
             return
-        self.loop.call_soon_threadsafe(self.process.leaving.set)
+        try:
+            self.loop.call_soon_threadsafe(self.process.leaving.set)
+        except RuntimeError as closed:
+            raise AssertionError("the server has ended by itself") from self._error or closed
         self._thread.join(WAIT_S)
         assert not self._thread.is_alive()
         self._thread = None

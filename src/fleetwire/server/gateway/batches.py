@@ -19,6 +19,7 @@ from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level
 from fleetwire.server.durable.groupcommit import call_soon
 from fleetwire.server.gateway.links import Links
+from fleetwire.server.log import log_failure
 from fleetwire.server.nudges.base import Listener, Nudges
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
@@ -178,8 +179,8 @@ class Levels:
                 waiting = await self._database.read(desired.nodes_to_tell)
             except DatabaseFailed:
                 raise
-            except FleetwireError as error:
-                _log.warning("the links could not be swept", error=str(error))
+            except Exception as error:  # noqa: BLE001 - logged; the next sweep looks again
+                log_failure(_log, "the links could not be swept", error)
                 continue
             for link in self._links:
                 if link.sweep() or link.node in waiting:
@@ -199,8 +200,8 @@ class Levels:
                 let_in = await self._database.read(nodes.let_in)
             except DatabaseFailed:
                 raise
-            except FleetwireError as error:
-                _log.warning("who may have a link could not be read", error=str(error))
+            except Exception as error:  # noqa: BLE001 - logged; the next look is soon
+                log_failure(_log, "who may have a link could not be read", error)
                 continue
             known = word
             for link in self._links:
@@ -221,7 +222,7 @@ class Levels:
             except DatabaseFailed:
                 raise
             except Exception as error:  # noqa: BLE001 - logged; the sweep looks again
-                _log.error("levels could not be read", nodes=len(links), exc_info=error)
+                log_failure(_log, "levels could not be read", error, nodes=len(links))
 
     def _tell(self, tx: Tx, links: Sequence[SpokenTo]) -> None:
         """Read levels on the writer thread; they are delivered in the order of the commits.

@@ -23,6 +23,7 @@ from fleetwire.server.domain import audit, desired, nodes
 from fleetwire.server.domain.audit import Hello as Refused
 from fleetwire.server.domain.desired import Asked, Level
 from fleetwire.server.domain.nodes import Accepted, Greeting, NodeRefused, NodeWaiting
+from fleetwire.server.log import log_failure
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
@@ -159,8 +160,8 @@ class Greetings:
             await self._database.write(partial(audit.note_hellos, refused=refused), grows=True)
         except DatabaseFailed:
             raise
-        except FleetwireError as error:
-            _log.warning("refused hellos were not audited", error=error.detail)
+        except Exception as error:  # noqa: BLE001 - logged; who was refused is told so all the same
+            log_failure(_log, "refused hellos were not audited", error)
 
     async def _take_apart(self, batch: Sequence[_Hello], error: Exception) -> None:
         """One hello must not fail its neighbours: find out whose fault it is."""

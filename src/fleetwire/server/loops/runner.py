@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from fleetwire.core.errors import FleetwireError
+from fleetwire.server.log import log_failure
 from fleetwire.server.nudges.base import Listener, Nudges
 from fleetwire.server.store.engine import DatabaseFailed
 
@@ -101,11 +101,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - a loop outlives its rounds; it is logged
             status.failures += 1
             status.last_error = str(error) or type(error).__name__
-            if isinstance(error, FleetwireError):
-                # It says itself what happened and what to do, each second while it lasts.
-                _log.warning("loop round failed", loop=loop.name, error=str(error))
-            else:
-                _log.error("loop round failed", loop=loop.name, exc_info=error)
+            log_failure(_log, "loop round failed", error, loop=loop.name)
             return PAUSE_S
         finally:
             status.rounds += 1

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -23,6 +23,7 @@ from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.secrets import SecretsLoop
 from fleetwire.server.store import tables
+from fleetwire.server.store.engine import Database
 from fleetwire.server.store.prepared import Prepared, PreparedIn
 from fleetwire.testing.heart import Heart, Serve
 
@@ -36,18 +37,17 @@ WALK = re.compile(
 
 
 @contextmanager
-def statements() -> Iterator[dict[str, Any]]:
-    """Collect what is asked meanwhile, each once, with its parameters."""
+def statements(database: Database) -> Iterator[dict[str, Any]]:
+    """Collect what this database is asked meanwhile, each once, with its parameters."""
     told: dict[str, Any] = {}
 
     def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
         told.setdefault(statement, parameters)
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield told
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
+    shell: Any = database._shell
+    for engine in (shell._readers, shell._writers):
+        event.listen(engine, "before_cursor_execute", note)
+    yield told
 
 
 def walks(path: Path, asked: dict[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ async def work(one: Heart) -> None:
 async def test_no_sweep_walks_through_all_that_was_ever_run(serve: Serve, tmp_path: Path) -> None:
     async with serve(loops=False) as one:
         node = await one.node("a")
-        with statements() as asked:
+        with statements(one.database) as asked:
             async with node.connected():
                 run_id = await one.submit()
                 await one.dispatch.round()

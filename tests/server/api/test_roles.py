@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tests.server.api.conftest import Answer, Server
 
 from fleetwire.core import access
 from fleetwire.core.access import BY_LOGIN_ONLY
 from fleetwire.server.api.access_page import EVERYBODY, passes
 from fleetwire.server.api.doors import OPEN, Door
 from fleetwire.server.api.routes import DOORS
-
-if TYPE_CHECKING:
-    from tests.server.api.conftest import Answer, Server
 
 GUARDED = [door for door in DOORS if door.permission != OPEN]
 IN_PROJECT = [door for door in GUARDED if door.permission in access.IN_PROJECT]
@@ -44,7 +42,10 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(server: Server) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    # A server of its own: what others leave in `default` would be found there.
+    server = Server(tmp_path_factory.mktemp("fleet") / "data")
+    server.start()
     hidden = server.new_project("hidden-project")
     node = server.add_node("hidden-node", project=hidden, os="hidden-os")
     run = server.submit(nodes=["hidden-node"], project="hidden-project")
@@ -71,7 +72,7 @@ def fleet(server: Server) -> Iterator[Fleet]:
         run["id"], node, attempt, token["id"],
     )  # fmt: skip
     yield Fleet(server, tokens, ids, names)
-    server.call("DELETE", f"/api/v1/nodes/{node}?force=1")
+    server.stop()
 
 
 def app_user(server: Server, name: str) -> str:
@@ -289,3 +290,20 @@ def test_a_token_is_narrowed(new_server: Callable[..., Server]) -> None:
     assert token(both).json["permissions"] == ["manage-own-tokens", "read"]
     assert token(permissions=["everything"]).code == "bad-spec"
     assert token(project="no-such").status == 404
+
+
+def test_roles_that_another_has_changed_meanwhile_stay(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    p = server.new_project("p")
+    server.new_user("bob", "viewer", project=p)
+    path = "/api/v1/projects/p/members/bob"
+
+    def put(roles: list[str], was: list[str]) -> Any:
+        return server.call("PUT", path, {"roles": roles, "was": was})
+
+    assert put(["viewer", "project-admin"], ["viewer"]).status == 200
+    assert put(["viewer"], ["project-admin", "viewer"]).status == 200
+    late = put(["operator", "project-admin", "viewer"], ["project-admin", "viewer"])
+    assert (late.status, late.code, late.json["field"]) == (409, "roles-changed", "was")
+    assert "now viewer" in late.json["detail"]
+    assert server.call("GET", "/api/v1/projects/p/members").json["items"][-1]["roles"] == ["viewer"]

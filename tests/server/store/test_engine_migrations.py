@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -50,18 +52,23 @@ class Died(Exception):
 
 @contextmanager
 def dying_at(statement: int) -> Iterator[None]:
-    """Let nothing be executed from this statement on, the first being 1."""
+    """Let nothing be executed from this statement on, the first being 1: by what is opened
+    meanwhile, and not by a server of other tests in this process.
+    """
     count = itertools.count(1)
+    create = sa.create_engine
 
     def executed(*_: object) -> None:
         if next(count) >= statement:
             raise Died
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", executed)
-    try:
+    def mortal(*arguments: Any, **options: Any) -> sa.Engine:
+        engine = create(*arguments, **options)
+        sa.event.listen(engine, "before_cursor_execute", executed)
+        return engine
+
+    with mock.patch.object(sa, "create_engine", mortal):
         yield
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", executed)
 
 
 def test_a_migration_that_dies_at_any_statement_can_be_run_again(database_url: str) -> None:

@@ -12,7 +12,6 @@ import msgspec
 
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
-from fleetwire.cli.errors import LocalError
 from fleetwire.cli.parsing import Parser, count
 from fleetwire.cli.runs import write_items
 from fleetwire.cli.show import when, write_json
@@ -154,13 +153,7 @@ def _configure_deny(parser: Parser) -> None:
 
 def _deny(values: argparse.Namespace) -> int:
     with connect() as client:
-        node = client.node(values.node)
-        if node.admin != "waiting":
-            raise LocalError(
-                f"Node {one_line(node.name)} is {node.admin}: it does not wait for approval.",
-                hint="To end the rights of a node: fleetwire nodes revoke NODE.",
-            )
-        gone = client.delete_node(node.id, force=True)
+        gone = client.delete_node(values.node, force=True, only_waiting=True)
     if values.output != "text":
         write_json(msgspec.json.encode(gone))
     else:

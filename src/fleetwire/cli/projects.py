@@ -108,12 +108,14 @@ def _configure_change(parser: Parser) -> None:
 
 def _grant(values: argparse.Namespace) -> int:
     with connect() as client:
-        return _change(client, values, _roles_of(client, values) | set(values.role))
+        has = _roles_of(client, values)
+        return _change(client, values, has, has | set(values.role))
 
 
 def _revoke(values: argparse.Namespace) -> int:
     with connect() as client:
-        return _change(client, values, _roles_of(client, values) - set(values.role))
+        has = _roles_of(client, values)
+        return _change(client, values, has, has - set(values.role))
 
 
 def _roles_of(client: Client, values: argparse.Namespace) -> set[str]:
@@ -123,10 +125,12 @@ def _roles_of(client: Client, values: argparse.Namespace) -> set[str]:
     return set()
 
 
-def _change(client: Client, values: argparse.Namespace, roles: set[str]) -> int:
+def _change(client: Client, values: argparse.Namespace, was: set[str], roles: set[str]) -> int:
     import msgspec
 
-    made: shapes.Member = client.set_roles(values.project, values.user, sorted(roles))
+    made: shapes.Member = client.set_roles(
+        values.project, values.user, sorted(roles), was=sorted(was)
+    )
     if values.output == "text":
         has = ", ".join(made.roles) or "no role any more"
         sys.stdout.write(f"{made.user} has in {made.project}: {has}.\n")

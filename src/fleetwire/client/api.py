@@ -125,14 +125,17 @@ class Client(People):
         """Let a quarantined node in again: the first to come with its key is it from then on."""
         return self._post(f"{BASE}/nodes/{segment(name_or_id)}/release", {}, shapes.Node)
 
-    def delete_node(self, name_or_id: str, *, force: bool = False) -> shapes.DeletedNode:
-        """Delete a node that is gone; with `force` one that is not. Not repeated: the answer says
-        what was lost.
+    def delete_node(
+        self, name_or_id: str, *, force: bool = False, only_waiting: bool = False
+    ) -> shapes.DeletedNode:
+        """Delete a node that is gone; with `force` one that is not, with `only_waiting` only one
+        that was not approved meanwhile. Not repeated: the answer says what was lost.
         """
+        asked = {"force": "1" if force else None, "only": "waiting" if only_waiting else None}
         answer = self.connection.request(
             "DELETE",
             f"{BASE}/nodes/{segment(name_or_id)}",
-            query={"force": "1"} if force else None,
+            query=asked,
             repeatable=False,
         )
         return read(answer, shapes.DeletedNode)

@@ -162,7 +162,10 @@ class People(Asking):
         """Yield who has roles in a project."""
         return self._items(f"{BASE}/projects/{segment(project)}/members", shapes.Member)
 
-    def set_roles(self, project: str, user: str, roles: Sequence[str]) -> shapes.Member:
-        """Give a user exactly these roles in a project."""
+    def set_roles(
+        self, project: str, user: str, roles: Sequence[str], *, was: Sequence[str] | None = None
+    ) -> shapes.Member:
+        """Give a user exactly these roles in a project; with `was`, only if they had these."""
         path = f"{BASE}/projects/{segment(project)}/members/{segment(user)}"
-        return self._send("PUT", path, {"roles": list(roles)}, shapes.Member)
+        body = {"roles": list(roles)} | ({} if was is None else {"was": list(was)})
+        return self._send("PUT", path, body, shapes.Member)

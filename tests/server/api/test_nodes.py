@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.server.api.conftest import Server
 
 from fleetwire.server.api import views
 from fleetwire.server.domain import breaker, node_story, nodes
+from fleetwire.server.store import tables
 
 
 def test_a_node_is_drained_and_resumed(server: Server) -> None:
@@ -92,3 +95,21 @@ def test_a_timeline_comes_in_pages(server: Server) -> None:
     assert server.call(
         "GET", "/api/v1/runs/0190b7f0-1c2d-7abc-8def-0123456789ab/timeline"
     ).code == ("not-found")
+
+
+def test_a_node_that_was_approved_meanwhile_is_not_denied(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server()
+    node = server.add_node("late")
+    wait = tables.nodes.update().where(tables.nodes.c.id == node).values(admin="waiting")
+    server.write(lambda tx: tx.connection.execute(wait).rowcount)
+    deny = "/api/v1/nodes/late?force=1&only=waiting"
+    assert server.call("POST", "/api/v1/nodes/late/approve").status == 200
+    late = server.call("DELETE", deny)
+    assert (late.status, late.code) == (409, "not-waiting")
+    assert "fleetwire nodes revoke late" in late.json["hint"]
+    assert server.call("GET", "/api/v1/nodes/late").json["admin"] == "active"
+    server.write(lambda tx: tx.connection.execute(wait).rowcount)
+    assert server.call("DELETE", deny).json["name"] == "late"
+    assert server.call("DELETE", deny).status == 404

@@ -30,6 +30,7 @@ export const node = (id: string, signal?: Signal) => request<Node>('GET', api.no
 export const approveNode = (id: string) => request<Node>('POST', api.nodeApprove(id))
 export const releaseNode = (id: string) => request<Node>('POST', api.nodeRelease(id))
 /** Its key is refused from then on, whether it has a link or not. */
+export const denyNode = (id: string) => request<void>('DELETE', api.nodeDenied(id))
 export const removeNode = (id: string) => request<void>('DELETE', api.nodeForced(id))
 export const nodeEvents = (id: string, signal?: Signal) => request<Page<NodeEvent>>('GET', api.nodeEvents(id, { limit: 20 }), { signal })
 export const system = (signal?: Signal) => request<System>('GET', api.system(), { signal })

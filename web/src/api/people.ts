@@ -25,5 +25,5 @@ export const resetPassword = (name: string) => request<NewUser>('POST', api.user
 export const projects = (signal?: Signal) => request<Page<Project>>('GET', api.projects({ limit: 500 }), { signal })
 export const createProject = (name: string) => request<Project>('POST', api.projects(), { body: { name } })
 export const members = (project: string, signal?: Signal) => request<Page<Member>>('GET', api.members(project), { signal })
-export const setRoles = (project: string, user: string, roles: string[]) =>
-  request<Member>('PUT', api.member(project, user), { body: { roles } })
+export const setRoles = (project: string, user: string, roles: string[], was: string[]) =>
+  request<Member>('PUT', api.member(project, user), { body: { roles, was } })

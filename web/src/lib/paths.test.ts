@@ -14,7 +14,7 @@ test('every URL of the console', () => {
     api: [
       api.login(), api.oidc(), api.ownPassword(), api.ownSessions(), api.ownSession(id), api.ownTotp(), api.confirmTotp(), api.endTotp(), api.tokens({ limit: 5 }), api.token(id),
       api.users(), api.user(id), api.userPassword(id), api.projects(), api.members(id), api.member(id, id), api.secrets({ limit: 5 }), api.secret(id, { project: 'web' }),
-      api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeForced(id), api.nodeApprove(id), api.nodeRelease(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
+      api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeForced(id), api.nodeDenied(id), api.nodeApprove(id), api.nodeRelease(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
       api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
       api.run(id), api.runStop(id), api.runWhy(id), api.runTimeline(id, { limit: 500, cursor: 'c' }), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
       api.logSearch('1', { q: 'ü ?', from_line: 3, limit: 10 }), api.logStream('1', 0), api.logRaw('1'),
@@ -46,6 +46,7 @@ test('every URL of the console', () => {
         "/api/v1/nodes?limit=5&cursor=c",
         "/api/v1/nodes/a%2Fb%20c",
         "/api/v1/nodes/a%2Fb%20c?force=1",
+        "/api/v1/nodes/a%2Fb%20c?force=1&only=waiting",
         "/api/v1/nodes/a%2Fb%20c/approve",
         "/api/v1/nodes/a%2Fb%20c/release",
         "/api/v1/nodes/a%2Fb%20c/events?limit=20",
@@ -105,5 +106,5 @@ test('every URL of the console', () => {
 })
 
 test('every builder is in the snapshot above', () => {
-  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([12, 39])
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([12, 40])
 })

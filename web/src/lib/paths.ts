@@ -77,6 +77,7 @@ export const api = {
   nodes: (query: { limit?: number, cursor?: string | null } = {}) => url(`${base}/nodes`, query),
   node: (id: string) => url(`${base}/nodes/${part(id)}`),
   nodeForced: (id: string) => url(`${base}/nodes/${part(id)}`, { force: 1 }),
+  nodeDenied: (id: string) => url(`${base}/nodes/${part(id)}`, { force: 1, only: 'waiting' }),
   nodeApprove: (id: string) => url(`${base}/nodes/${part(id)}/approve`),
   nodeRelease: (id: string) => url(`${base}/nodes/${part(id)}/release`),
   nodeEvents: (id: string, query: { limit?: number } = {}) => url(`${base}/nodes/${part(id)}/events`, query),

@@ -42,6 +42,7 @@ STATUS: Final[dict[str, int]] = {
     "last-admin": 409,
     "no-second-factor": 409,
     "project-in-use": 409,
+    "roles-changed": 409,
     "node-at-work": 409,
     "not-admitted": 409,
     "not-quarantined": 409,

@@ -107,7 +107,8 @@ async def delete(
 ) -> Response:
     """Delete a node that is gone: its key is refused from then on, and what it still had is lost.
 
-    A node with a link is deleted only with `force=1`.
+    A node with a link is deleted only with `force=1`. With `only=waiting` it is turned away, and
+    one that was approved meanwhile stays.
     """
     parts, by, reach = parts_of(request), caller_of(request).name, reach_of(request)
     id_ = await parts.database.read(lambda c: finding.node(c, node, reach))
@@ -115,7 +116,9 @@ async def delete(
 
     def remove(tx: Tx) -> Deleted:
         say(tx, note, id_, force=force)
-        return removal.delete(tx, id_, word=parts.ids(), by=by, force=force)
+        return removal.delete(
+            tx, id_, word=parts.ids(), by=by, force=force, only_waiting=query.only == "waiting"
+        )
 
     gone = await parts.database.write(remove)
     return write.answer({"id": gone.id, "name": gone.name, "lost": gone.lost})

@@ -233,9 +233,12 @@ class ProjectParams(Body):
 
 
 class RolesParams(Body):
-    """All roles and grants that a user has in a project from now on."""
+    """All roles and grants that a user has in a project from now on; with `was`, only where these
+    are what they had.
+    """
 
     roles: Annotated[list[str], Field(max_length=16)]
+    was: Annotated[list[str], Field(max_length=16)] | None = None
 
 
 class TokenParams(Body):
@@ -400,9 +403,10 @@ class NodeParams(Body):
 
 
 class DeleteNodeQuery(Query):
-    """`force=1` deletes a node that is not gone."""
+    """`force=1` deletes a node that is not gone; `only=waiting` none that was approved."""
 
     force: Literal["0", "1"] = "0"
+    only: Literal["waiting"] | None = None
 
 
 class StopParams(Body):

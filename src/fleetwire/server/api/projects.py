@@ -91,7 +91,8 @@ async def members(request: Request, project: str) -> Response:
 async def set_roles(request: Request, project: str, user: str, body: RolesParams) -> Response:
     """Give a user exactly these roles in a project; none takes them out of it.
 
-    Nobody raises their own rights. A project admin gives no role that they do not have.
+    Nobody raises their own rights. A project admin gives no role that they do not have. With
+    `was`, what one has read, nothing is done where it is not so any more.
     """
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     note = note_of(request)
@@ -100,7 +101,9 @@ async def set_roles(request: Request, project: str, user: str, body: RolesParams
         found = finding.project(tx.connection, project, reach)
         note.about(chain=found.id)
         was = projects.members(tx.connection, within=[found.id])
-        made = projects.set_roles(tx, found, user, body.roles, by=caller.user, rights=caller.rights)
+        made = projects.set_roles(
+            tx, found, user, body.roles, by=caller.user, rights=caller.rights, was=body.was
+        )
         before = [role for one in was if one.user_id == made.user_id for role in one.roles]
         note.say(
             tx,
@@ -139,6 +142,6 @@ DOORS = [
     ),
     Door(
         "PUT", f"{_PROJECT}/members/{{user}}", set_roles, permission="manage-roles",
-        action="role.set", tag="projects", answers={200: views.Member}, problems=(404,),
+        action="role.set", tag="projects", answers={200: views.Member}, problems=(404, 409),
     ),
 ]  # fmt: skip

@@ -19,6 +19,12 @@ from fleetwire.server.store.projects import ProjectRow
 NAME_HINT: Final = f"Use letters, digits and . _ - inside, at most {limits.NAME_CHARS} characters."
 
 
+class RolesChanged(FleetwireError):
+    """Somebody else has changed the roles meanwhile."""
+
+    code = "roles-changed"
+
+
 class ProjectInUse(FleetwireError):
     """A project that holds something cannot be deleted."""
 
@@ -118,11 +124,20 @@ def members(
 
 
 def set_roles(
-    tx: Tx, project: ProjectRow, user: str, roles: Collection[str], *, by: str, rights: Rights
+    tx: Tx,
+    project: ProjectRow,
+    user: str,
+    roles: Collection[str],
+    *,
+    by: str,
+    rights: Rights,
+    was: Collection[str] | None = None,
 ) -> Member:
     """Give a user (by name or id) exactly these roles in a project; none takes them out of it.
 
-    `by` is the id of who does it, with these rights. Raises NotFound, BadSpec, Forbidden.
+    `by` is the id of who does it, with these rights; `was` what they believe the user has: who
+    adds to it must not bring back what another has just taken away. Raises NotFound, BadSpec,
+    RolesChanged, Forbidden.
     """
     found = people.user_by_word(tx.connection, user)
     if found is None:
@@ -136,7 +151,14 @@ def set_roles(
             hint=f"There are: {', '.join(access.ROLES)}.",
             field="roles",
         )
-    before = projects.roles_of(tx.connection, found["id"]).get(project.id, frozenset())
+    before = projects.lock_roles(tx.connection, found["id"], project.id)
+    if was is not None and before != frozenset(was):
+        has = ", ".join(sorted(before)) or "none"
+        raise RolesChanged(
+            f"The roles of {found['name']} in {project.name} have changed meanwhile: now {has}.",
+            hint="Look at them, and change them again.",
+            field="was",
+        )
     after = frozenset(roles)
     access.check_assignment(rights, project.id, before, after, is_self=found["id"] == by)
     projects.set_roles(tx.connection, found["id"], project.id, after)

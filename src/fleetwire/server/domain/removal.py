@@ -12,6 +12,7 @@ from fleetwire.core.removal import objection
 from fleetwire.server.domain import node_story, restore
 from fleetwire.server.domain.changes import Changes
 from fleetwire.server.domain.errors import NotFound
+from fleetwire.server.domain.nodes import NotWaiting
 from fleetwire.server.store import attempts, nodes
 from fleetwire.server.store.engine import Tx
 
@@ -32,17 +33,25 @@ class Deleted(msgspec.Struct, frozen=True):
     lost: int
 
 
-def delete(tx: Tx, node: str, *, word: str, by: str, force: bool) -> Deleted:
+def delete(
+    tx: Tx, node: str, *, word: str, by: str, force: bool, only_waiting: bool = False
+) -> Deleted:
     """Delete a node. What it may have begun is lost, what it was never offered goes to others,
     and what only it could have run expires; its open link is closed by its next level.
 
     `word` is used for no other change (as of `nodes.catalogue_changed`), `by` a user's name.
-    Raises NotFound, NodeAtWork.
+    With `only_waiting` a node that somebody has approved meanwhile stays. Raises NotFound,
+    NotWaiting, NodeAtWork.
     """
     row = nodes.lock(tx.connection, node)
     stood = nodes.greeted_before(tx.connection, [node]).get(node)
     if row is None or stood is None:
         raise NotFound(f"There is no node {node}.", hint="fleetwire nodes lists them.")
+    if only_waiting and row.admin != "waiting":
+        raise NotWaiting(
+            f"{row.name} is {row.admin}: it does not wait for approval.",
+            hint=f"To end the rights of a node: fleetwire nodes revoke {row.name}.",
+        )
     held = attempts.unsettled_of_node(tx.connection, node)
     live = [one for one in held if one.attempt.state not in FINAL]
     against = objection(row.name, stood.link, len(live), force=force)

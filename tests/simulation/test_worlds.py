@@ -21,8 +21,12 @@ from fleetwire.testing.simulation.loop import ProcessKilled
 from fleetwire.testing.simulation.plan import Plan, Story
 from fleetwire.testing.simulation.world import World
 
+# As many worlds as the time of `./dev test` allows, and no more: the short slice is to notice that
+# a change broke something at all. The volume is `./dev sim`, by command: docs/reliability.md says
+# how many were played.
 SLICE = 72
 SLICES = 4
+BACKUPS = 20
 
 # Seeds that once showed a fault of the product. What a seed is changes with the simulation, so
 # each fault has a world of its own below as well, where it needs one.
@@ -72,11 +76,11 @@ def test_every_promise_is_kept_in_every_world(where: Installed, part: int) -> No
 @pytest.mark.slow
 def test_every_promise_is_kept_where_backups_are_put_back(where: Installed) -> None:
     restores = 0
-    for seed in range(20):
+    for seed in range(BACKUPS):
         story = play(where, seed, dataclasses.replace(Plan.of(seed), restores=True))
         assert story.violation is None, tell(story)
         restores += story.faults["restore"]
-    assert restores > 20
+    assert restores > BACKUPS
 
 
 @pytest.mark.parametrize("seed", RESTORED)

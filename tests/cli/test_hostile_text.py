@@ -115,6 +115,17 @@ def test_json_for_programs(value: Any) -> None:
     assert json.loads(both.text) == value
 
 
+@given(st.lists(TREES, max_size=3))
+def test_a_list_for_programs(items: list[Any]) -> None:
+    body = msgspec.json.encode({"items": items, "next_cursor": None})
+    with shown() as both:
+        assert show.write_list(body, "json") == 0
+    assert json.loads(both.text)["items"] == items
+    with shown(lines=len(items)) as both:
+        assert show.write_list(body, "jsonl") == 0
+    assert [json.loads(line) for line in both.text.splitlines()] == items
+
+
 @given(HOSTILE)
 def test_a_shell_is_completed_with_names_only(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:

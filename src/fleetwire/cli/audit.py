@@ -11,8 +11,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import FAILED, UsageError
 from fleetwire.cli.parsing import Parser, count
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import short, table, when, write_json
+from fleetwire.cli.show import short, table, when, write_json, write_list
 
 if TYPE_CHECKING:
     from fleetwire.client import Client
@@ -57,9 +56,7 @@ def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
             path = ("system", "audit") if values.system else ("audit",)
-            body = client.get_raw(*path, query=query)
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(client.get_raw(*path, query=query), values.output)
         rows = []
         for entry in Audit(client).entries(system=values.system, query=query):
             rows.append(_row(entry))

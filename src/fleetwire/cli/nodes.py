@@ -11,8 +11,7 @@ from typing import Any, Final
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import facts, size, table, when, write_json
+from fleetwire.cli.show import facts, size, table, when, write_json, write_list
 from fleetwire.cli.visible import one_line
 from fleetwire.client import Node, NodeEvent
 
@@ -29,9 +28,10 @@ def _configure_list(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("nodes", query={"limit": 500, "project": values.project})
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(
+                client.get_raw("nodes", query={"limit": 500, "project": values.project}),
+                values.output,
+            )
         found = list(client.nodes(project=values.project))
         rows = [
             (

@@ -13,8 +13,7 @@ import msgspec
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser, count
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import when, write_json
+from fleetwire.cli.show import when, write_json, write_list
 from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Node
 
@@ -174,9 +173,9 @@ def _why(values: argparse.Namespace) -> int:
         page = min(values.limit, 500)
         if values.output != "text":
             id_ = client.node(values.node).id
-            body = client.get_raw("nodes", id_, "events", query={"limit": page})
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(
+                client.get_raw("nodes", id_, "events", query={"limit": page}), values.output
+            )
         for event in islice(client.node_events(values.node, page=page), values.limit):
             sys.stdout.write(f"{when(event.at)}  {one_line(event.text, 2000)}\n")
     return 0

@@ -9,8 +9,7 @@ from typing import Final
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import table, when, write_json
+from fleetwire.cli.show import table, when, write_json, write_list
 from fleetwire.client import Client, shapes
 from fleetwire.core import access
 
@@ -24,9 +23,7 @@ def _configure_list(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("projects", query={"limit": 500})
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(client.get_raw("projects", query={"limit": 500}), values.output)
         rows = [
             (one.name, ", ".join(one.roles) or "-", when(one.created_at))
             for one in client.projects()
@@ -86,9 +83,7 @@ def _project_option(parser: Parser) -> None:
 def _roles(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("projects", values.project, "members")
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(client.get_raw("projects", values.project, "members"), values.output)
         rows = [(one.user, ", ".join(one.roles)) for one in client.members(values.project)]
     table(("USER", f"ROLES IN {values.project}"), rows)
     return 0

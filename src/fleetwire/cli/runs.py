@@ -19,6 +19,7 @@ from fleetwire.cli.show import (
     table,
     when,
     write_json,
+    write_list,
 )
 from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Run
@@ -41,9 +42,7 @@ def _list(values: argparse.Namespace) -> int:
         page = min(values.limit, 500)
         if values.output != "text":
             query = {"state": values.state, "limit": page, "project": values.project}
-            body = client.get_raw("runs", query=query)
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(client.get_raw("runs", query=query), values.output)
         rows = []
         for run in client.runs(state=values.state, page=page, project=values.project):
             rows.append(
@@ -63,17 +62,6 @@ def _list(values: argparse.Namespace) -> int:
         return 0
     table(("RUN", "STATE", "CREATED", "NODES", "ON", "WHAT"), rows)
     return 0
-
-
-def write_items(body: bytes) -> None:
-    """Print the items of a list as one line of JSON each."""
-    import msgspec
-
-    from fleetwire.client.shapes import Page
-
-    page = msgspec.json.decode(body, type=Page[msgspec.Raw])
-    for item in page.items:
-        write_json(bytes(item))
 
 
 def what(run: Run) -> str:

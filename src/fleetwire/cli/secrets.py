@@ -11,8 +11,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import table, when, write_json
+from fleetwire.cli.show import table, when, write_json, write_list
 
 
 def _configure_list(parser: Parser) -> None:
@@ -28,9 +27,10 @@ def _project(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("secrets", query={"limit": 500, "project": values.project})
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(
+                client.get_raw("secrets", query={"limit": 500, "project": values.project}),
+                values.output,
+            )
         table(
             ("NAME", "PROJECT", "VERSION", "SET", "BY", "LAST USED"),
             [

@@ -52,6 +52,22 @@ def write_json(body: bytes) -> None:
     sys.stdout.flush()
 
 
+def write_list(body: bytes, output: str) -> int:
+    """Print a list (a page of the API) as JSON, or with `jsonl` each of its items as one line of
+    it; return the exit code.
+    """
+    if output == "json":
+        write_json(body)
+        return 0
+    import msgspec
+
+    from fleetwire.client.shapes import Page
+
+    for item in msgspec.json.decode(body, type=Page[msgspec.Raw]).items:
+        write_json(bytes(item))
+    return 0
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column of states (its head is STATE, OUTCOME or LINK) is coloured."""
     colour = coloured(sys.stdout)

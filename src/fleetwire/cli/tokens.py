@@ -9,8 +9,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser, duration, pair
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import table, when, write_json
+from fleetwire.cli.show import table, when, write_json, write_list
 
 
 def _configure_list(parser: Parser) -> None:
@@ -22,9 +21,8 @@ def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
             path = "enrolment-tokens" if values.enrolment else "tokens"
-            body = client.get_raw(path, query={"limit": 500})
-            write_json(body) if values.output == "json" else write_items(body)
-        elif values.enrolment:
+            return write_list(client.get_raw(path, query={"limit": 500}), values.output)
+        if values.enrolment:
             table(
                 ("ID", "EXPIRES", "USED", "LABELS"),
                 [

@@ -10,8 +10,7 @@ from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.login import read_secret
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.runs import write_items
-from fleetwire.cli.show import facts, table, when, write_json
+from fleetwire.cli.show import facts, table, when, write_json, write_list
 from fleetwire.client.shapes import Account
 
 
@@ -22,9 +21,7 @@ def _configure_list(parser: Parser) -> None:
 def _list(values: argparse.Namespace) -> int:
     with connect() as client:
         if values.output != "text":
-            body = client.get_raw("users", query={"limit": 500})
-            write_json(body) if values.output == "json" else write_items(body)
-            return 0
+            return write_list(client.get_raw("users", query={"limit": 500}), values.output)
         rows = [(one.name, _what(one), when(one.created_at)) for one in client.users()]
     table(("USER", "STATE", "CREATED"), rows)
     return 0

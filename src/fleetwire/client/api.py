@@ -84,10 +84,7 @@ class Client(People):
         body: dict[str, object] = {"value_base64": value}
         if project is not None:
             body["project"] = project
-        answer = self.connection.request(
-            "PUT", f"{BASE}/secrets/{segment(name)}", body=msgspec.json.encode(body)
-        )
-        return read(answer, shapes.Secret)
+        return self._send("PUT", f"{BASE}/secrets/{segment(name)}", body, shapes.Secret)
 
     def delete_secret(self, name: str, *, project: str | None = None) -> None:
         """Delete a secret."""
@@ -109,13 +106,8 @@ class Client(People):
         """Drain a node (`draining`), take it out of a drain (`active`), or lock it out
         (`disabled`). Repeated it changes nothing.
         """
-        answer = self.connection.request(
-            "PATCH",
-            f"{BASE}/nodes/{segment(name_or_id)}",
-            body=msgspec.json.encode({"admin": admin}),
-            repeatable=True,
-        )
-        return read(answer, shapes.Node)
+        path = f"{BASE}/nodes/{segment(name_or_id)}"
+        return self._send("PATCH", path, {"admin": admin}, shapes.Node)
 
     def approve_node(self, name_or_id: str) -> shapes.Node:
         """Let a node in that was enrolled with a token that asks for approval."""

@@ -29,7 +29,7 @@ class Asking:
         return read(self.connection.request("POST", path, body=msgspec.json.encode(body)), kind)
 
     def _send(self, method: str, path: str, body: object, kind: type[T]) -> T:
-        """Make a change that repeated changes nothing."""
+        """Make a change that may be sent again while the server is away."""
         encoded = msgspec.json.encode(body)
         return read(self.connection.request(method, path, body=encoded, repeatable=True), kind)
 

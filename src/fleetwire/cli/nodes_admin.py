@@ -1,10 +1,13 @@
-"""`fleetwire nodes drain | resume | disable | delete | why`: what an administrator decides."""
+"""`fleetwire nodes drain | resume | disable | delete | revoke | approve | deny | release | why`:
+what an administrator decides.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
@@ -18,6 +21,16 @@ from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Node
 
 LOOK_EVERY_S: Final = 0.5
+
+_DISABLE: Final = "Its link is closed and it may not connect. What runs there runs on unseen."
+_APPROVE: Final = (
+    "A node whose token asks for approval (tokens create --enrolment --approval) may do\n"
+    "nothing until then. To turn it away: fleetwire nodes deny NODE."
+)
+_RELEASE: Final = (
+    "A node is quarantined when a copy of its state directory was used. Stop the copy first:\n"
+    "whoever comes first with its key is the node from then on."
+)
 
 
 def _node(parser: Parser) -> None:
@@ -55,53 +68,19 @@ def _wait_drained(client: Client, node: Node, *, say: bool) -> Node:
     return node
 
 
-def _configure_resume(parser: Parser) -> None:
-    parser.examples.append("fleetwire nodes resume web-1")
-    _node(parser)
+def _deed(do: Callable[[Client, str], Node], story: str = "") -> Leaf:
+    """Return a command that does one thing to a node and says how the node is then."""
 
+    def configure(parser: Parser) -> None:
+        parser.story = story
+        parser.examples.append(f"fleetwire {parser.name} web-1")
+        _node(parser)
 
-def _resume(values: argparse.Namespace) -> int:
-    with connect() as client:
-        return _told(client, client.set_node(values.node, admin="active"), values)
+    def call(values: argparse.Namespace) -> int:
+        with connect() as client:
+            return _told(client, do(client, values.node), values)
 
-
-def _configure_disable(parser: Parser) -> None:
-    parser.story = "Its link is closed and it may not connect. What runs there runs on unseen."
-    parser.examples.append("fleetwire nodes disable web-1")
-    _node(parser)
-
-
-def _disable(values: argparse.Namespace) -> int:
-    with connect() as client:
-        return _told(client, client.set_node(values.node, admin="disabled"), values)
-
-
-def _configure_approve(parser: Parser) -> None:
-    parser.story = (
-        "A node whose token asks for approval (tokens create --enrolment --approval) may do\n"
-        "nothing until then. To turn it away: fleetwire nodes deny NODE."
-    )
-    parser.examples.append("fleetwire nodes approve web-1")
-    _node(parser)
-
-
-def _approve(values: argparse.Namespace) -> int:
-    with connect() as client:
-        return _told(client, client.approve_node(values.node), values)
-
-
-def _configure_release(parser: Parser) -> None:
-    parser.story = (
-        "A node is quarantined when a copy of its state directory was used. Stop the copy first:\n"
-        "whoever comes first with its key is the node from then on."
-    )
-    parser.examples.append("fleetwire nodes release web-1")
-    _node(parser)
-
-
-def _release(values: argparse.Namespace) -> int:
-    with connect() as client:
-        return _told(client, client.release_node(values.node), values)
+    return Leaf(configure, call)
 
 
 def _told(client: Client, node: Node, values: argparse.Namespace) -> int:
@@ -183,12 +162,12 @@ def _why(values: argparse.Namespace) -> int:
 
 LEAVES = {
     "nodes drain": Leaf(_configure_drain, _drain),
-    "nodes resume": Leaf(_configure_resume, _resume),
-    "nodes disable": Leaf(_configure_disable, _disable),
+    "nodes resume": _deed(lambda client, node: client.set_node(node, admin="active")),
+    "nodes disable": _deed(lambda client, node: client.set_node(node, admin="disabled"), _DISABLE),
     "nodes delete": Leaf(_configure_delete, _delete),
     "nodes revoke": Leaf(_configure_revoke, _delete),
     "nodes deny": Leaf(_configure_deny, _deny),
-    "nodes approve": Leaf(_configure_approve, _approve),
-    "nodes release": Leaf(_configure_release, _release),
+    "nodes approve": _deed(Client.approve_node, _APPROVE),
+    "nodes release": _deed(Client.release_node, _RELEASE),
     "nodes why": Leaf(_configure_why, _why),
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleetwire.server.config import Config
+    from fleetwire.server.domain.encrypted import Counted
 
 _FLAGS = (
     "data", "database", "host", "port", "names", "tls", "tls_cert", "tls_key", "tls_ca",
@@ -93,8 +94,9 @@ def _backup(values: argparse.Namespace) -> int:
 
     to = _folder(values.to, "--to", "where to write the backup")
     made = backup.backup(_config(values), to)
-    _say(values, made, f"Copied the record and the logs of {len(made.segments)} days to {to}.")
-    return 0
+    return _say(
+        values, made, f"Copied the record and the logs of {len(made.segments)} days to {to}."
+    )
 
 
 def _configure_restore(parser: Parser) -> None:
@@ -121,8 +123,7 @@ def _restore(values: argparse.Namespace) -> int:
     text = f"{config.data} is as it was at {backup.moment(made.at)}. Start the server."
     if not values.nothing_since:
         text += "\nWhat waited then is held until its nodes have spoken: fleetwire runs why RUN"
-    _say(values, made, text)
-    return 0
+    return _say(values, made, text)
 
 
 def _configure_raise(parser: Parser) -> None:
@@ -138,8 +139,7 @@ def _raise(values: argparse.Namespace) -> int:
     from fleetwire.server import backup
 
     generation = backup.mark_restored(_config(values))
-    _say(values, {"generation": generation}, f"The generation is {generation} from now on.")
-    return 0
+    return _say(values, {"generation": generation}, f"The generation is {generation} from now on.")
 
 
 def _configure_rotate(parser: Parser) -> None:
@@ -156,8 +156,9 @@ def _rotate(values: argparse.Namespace) -> int:
     from fleetwire.server import backup
 
     key = backup.rotate_signing_key(_config(values))
-    _say(values, {"key": key}, f"Orders are signed by the key {key} from now on. Start the server.")
-    return 0
+    return _say(
+        values, {"key": key}, f"Orders are signed by the key {key} from now on. Start the server."
+    )
 
 
 def _key_file(parser: Parser) -> None:
@@ -182,10 +183,7 @@ def _configure_rotate_master(parser: Parser) -> None:
 def _rotate_master(values: argparse.Namespace) -> int:
     from fleetwire.server import rotation
 
-    done = rotation.rotate(_config(values))
-    text = f"{done.secrets} secrets and {done.second_factors} second factors"
-    _say(values, done, f"{text} are encrypted with a new master key.")
-    return 0
+    return _counted(values, rotation.rotate(_config(values)), "encrypted with a new master key.")
 
 
 def _configure_forget(parser: Parser) -> None:
@@ -204,10 +202,7 @@ def _forget(values: argparse.Namespace) -> int:
 
     if not values.yes:
         raise UsageError("This deletes every secret and second factor.", hint="Say so: --yes")
-    done = rotation.forget(_config(values))
-    text = f"{done.secrets} secrets and {done.second_factors} second factors"
-    _say(values, done, f"{text} are deleted. Set them again.")
-    return 0
+    return _counted(values, rotation.forget(_config(values)), "deleted. Set them again.")
 
 
 def _folder(value: str | None, option: str, what: str) -> Path:
@@ -218,13 +213,19 @@ def _folder(value: str | None, option: str, what: str) -> Path:
     return Path(value).expanduser().absolute()
 
 
-def _say(values: argparse.Namespace, shape: object, text: str) -> None:
+def _counted(values: argparse.Namespace, done: Counted, what: str) -> int:
+    text = f"{done.secrets} secrets and {done.second_factors} second factors are {what}"
+    return _say(values, done, text)
+
+
+def _say(values: argparse.Namespace, shape: object, text: str) -> int:
     if values.output == "text":
         sys.stdout.write(f"{text}\n")
-        return
+        return 0
     import msgspec
 
     write_json(msgspec.json.encode(shape))
+    return 0
 
 
 LEAVES = {

@@ -40,6 +40,7 @@ class Stdin(io.TextIOWrapper):
         (b"password\n", b"password"),
         (b"password\r\n", b"password"),
         (b"password", b"password"),
+        (b"password\r", b"password\r"),
         (b"two\nlines\n\n", b"two\nlines\n"),
         (b"\xff\x00\n", b"\xff\x00"),
     ],

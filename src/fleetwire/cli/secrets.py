@@ -89,7 +89,7 @@ def _read(path: str | None) -> bytes:
 
         return getpass.getpass("Value (not shown): ").encode()
     value = sys.stdin.buffer.read()
-    return value.removesuffix(b"\n").removesuffix(b"\r")
+    return value.removesuffix(b"\r\n" if value.endswith(b"\r\n") else b"\n")
 
 
 def _configure_delete(parser: Parser) -> None:

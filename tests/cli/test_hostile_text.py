@@ -7,7 +7,10 @@ import contextlib
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -124,6 +127,98 @@ def test_a_list_for_programs(items: list[Any]) -> None:
     with shown(lines=len(items)) as both:
         assert show.write_list(body, "jsonl") == 0
     assert [json.loads(line) for line in both.text.splitlines()] == items
+
+
+OWNED = "\x1b]0;owned\x07\x9b31m\u202e"
+"""Retitles the window, colours what follows and turns its reading order."""
+_FIELDS = "id name link admin outcome user user_id project project_id role token command password"
+SAID: dict[str, Any] = {
+    **dict.fromkeys([*_FIELDS.split(), "run", "csrf"], OWNED),
+    "state": "ended",
+    "roles": [OWNED],
+    "lines": [],
+    "tasks": [],
+    "version": 1,
+}
+
+
+class Owned(BaseHTTPRequestHandler):
+    """Answers whatever it is asked with the same hostile text in each field."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        said = {**SAID, "user": SAID} if self.path.endswith("/login") else SAID
+        body = msgspec.json.encode({**said, "items": [said], "next_cursor": None})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def owned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Owned) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("FLEETWIRE_URL", url)
+        monkeypatch.setenv("FLEETWIRE_TOKEN", "t")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        yield url
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_whatever_a_server_says_of_what_was_done(owned: str, tmp_path: Path, output: str) -> None:
+    (tmp_path / "value").write_text("hunter2-hunter2\n")
+    value = str(tmp_path / "value")
+    for words in (
+        ("login", owned, "--password-file", value),
+        ("users", "create", "ann"),
+        ("users", "disable", "ann"),
+        ("users", "reset-password", "ann"),
+        ("projects", "create", "web"),
+        ("roles", "grant", "ann", "viewer"),
+        ("roles", "revoke", "ann", "viewer"),
+        ("secrets", "set", "db", "--file", value),
+        ("tokens", "create", "ci"),
+        ("tokens", "create", "--enrolment"),
+        ("nodes", "disable", "web-1"),
+        ("nodes", "delete", "web-1"),
+        ("runs", "stop", "r1"),
+        ("runs", "show", "r1"),
+        ("runs", "why", "r1"),
+        ("users", "end-totp", OWNED),
+        ("projects", "delete", OWNED),
+        ("secrets", "delete", OWNED),
+        ("tokens", "delete", OWNED),
+    ):
+        with shown() as both:
+            assert app.run([*words, "--output", output]) == 0, (words, both.text)
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_the_key_that_an_export_says_it_has(tmp_path: Path, output: str) -> None:
+    path = tmp_path / f"{OWNED}.jsonl"
+    beginning = {
+        "fleetwire_audit": 1, "cluster": OWNED, "chain": OWNED, "project": OWNED,
+        "key": f"{OWNED}\nAll of it is signed.", "rotations": [],
+    }  # fmt: skip
+    end = {"end": {"number": 0, "hash": ""}}
+    path.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in (beginning, end)))
+    with shown(lines=2 if output == "text" else 1) as both:
+        assert app.run(["audit", "verify", str(path), "--output", output]) == 0, both.text
 
 
 @given(HOSTILE)

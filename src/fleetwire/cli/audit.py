@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import FAILED, UsageError
 from fleetwire.cli.parsing import Parser, count
-from fleetwire.cli.show import short, table, when, write_json, write_list
+from fleetwire.cli.show import say, short, shown_json, table, when, write_json, write_list
+from fleetwire.cli.visible import one_line
 
 if TYPE_CHECKING:
     from fleetwire.client import Client
     from fleetwire.client.audit import AuditEntry, Export, Verified
     from fleetwire.core.audit import Head
 
+_PATH_CHARS: Final = 1000
 _FILTERS = ("action", "actor", "target", "outcome", "address", "since", "until")
 
 
@@ -119,11 +121,10 @@ def _verify(values: argparse.Namespace) -> int:
             ]
     if values.output == "text":
         for name, one in found:
-            sys.stdout.write(f"{name}: {_sentence(one)}\n")
+            say(f"{one_line(name, _PATH_CHARS)}: {_sentence(one)}")
         if key is None:
-            sys.stdout.write(
-                f"The key is {found[0][1].key}, as it says itself: note it, and give --key.\n"
-            )
+            own = one_line(found[0][1].key)
+            say(f"The key is {own}, as it says itself: note it, and give --key.")
     else:
         import msgspec
 
@@ -247,7 +248,7 @@ def _export(values: argparse.Namespace) -> int:
 
     with connect() as client:
         for line in Audit(client).export(project=values.project, system=values.system):
-            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.write(shown_json(line))
     sys.stdout.buffer.flush()
     return 0
 

@@ -12,7 +12,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect, pinned_ca
 from fleetwire.cli.errors import LocalError, UsageError
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.show import facts, write_json
+from fleetwire.cli.show import facts, say, write_json
 from fleetwire.client import Client, ClientError, NotFound, NotLoggedIn
 from fleetwire.client.shapes import User
 
@@ -70,7 +70,7 @@ def _login(values: argparse.Namespace) -> int:
             client.logout()
         profile.remember(file, profile.Profile(name, url, made.token, made.id, ca))
     if values.output == "text":
-        sys.stdout.write(f"Logged in to {url} as {user.name}.\n")
+        say(f"Logged in to {url} as {user.name}.")
     else:
         import msgspec
 
@@ -146,7 +146,7 @@ def _logout(values: argparse.Namespace) -> int:
         ended = "Its token was given by you and stays valid."
     profile.forget(file, stored.name)
     if values.output == "text":
-        sys.stdout.write(f"Logged out of {stored.url}. {ended}\n")
+        say(f"Logged out of {stored.url}. {ended}")
     else:
         write_json(b'{"logged_out":true}')
     return 0

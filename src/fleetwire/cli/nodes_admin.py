@@ -16,7 +16,7 @@ import msgspec
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser, count
-from fleetwire.cli.show import when, write_json, write_list
+from fleetwire.cli.show import say, when, write_json, write_list
 from fleetwire.cli.visible import one_line
 from fleetwire.client import Client, Node
 
@@ -52,16 +52,16 @@ def _drain(values: argparse.Namespace) -> int:
     with connect() as client:
         node = client.set_node(values.node, admin="draining")
         if values.wait:
-            node = _wait_drained(client, node, say=values.output == "text")
+            node = _wait_drained(client, node, tell=values.output == "text")
         return _told(client, node, values)
 
 
-def _wait_drained(client: Client, node: Node, *, say: bool) -> Node:
+def _wait_drained(client: Client, node: Node, *, tell: bool) -> Node:
     said = ""
     while node.admin == "draining":
         left = f"{node.running} left" if node.running else "waiting for its word"
-        if say and left != said:
-            sys.stderr.write(f"{one_line(node.name)} is draining: {left}\n")
+        if tell and left != said:
+            say(f"{one_line(node.name)} is draining: {left}", sys.stderr)
             said = left
         time.sleep(LOOK_EVERY_S)
         node = client.node(node.id)
@@ -88,7 +88,7 @@ def _told(client: Client, node: Node, values: argparse.Namespace) -> int:
         write_json(client.get_raw("nodes", node.id))
         return 0
     left = f", {node.running} of its attempts are left" if node.admin == "draining" else ""
-    sys.stdout.write(f"Node {one_line(node.name)} is {node.admin}{left}.\n")
+    say(f"Node {one_line(node.name)} is {node.admin}{left}.")
     return 0
 
 
@@ -109,7 +109,7 @@ def _delete(values: argparse.Namespace) -> int:
         write_json(msgspec.json.encode(gone))
         return 0
     lost = f"; {gone.lost} attempts were lost with it" if gone.lost else ""
-    sys.stdout.write(f"Node {one_line(gone.name)} is deleted{lost}.\n")
+    say(f"Node {one_line(gone.name)} is deleted{lost}.")
     return 0
 
 
@@ -135,7 +135,7 @@ def _deny(values: argparse.Namespace) -> int:
     if values.output != "text":
         write_json(msgspec.json.encode(gone))
     else:
-        sys.stdout.write(f"Node {one_line(gone.name)} is turned away.\n")
+        say(f"Node {one_line(gone.name)} is turned away.")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.show import table, when, write_json, write_list
+from fleetwire.cli.show import say, table, when, write_json, write_list
 from fleetwire.client import Client, shapes
 from fleetwire.core import access
 
@@ -47,7 +47,7 @@ def _create(values: argparse.Namespace) -> int:
     with connect() as client:
         made = client.create_project(values.project)
     if values.output == "text":
-        sys.stdout.write(f"Project {made.name} is made.\n")
+        say(f"Project {made.name} is made.")
     else:
         write_json(msgspec.json.encode(made))
     return 0
@@ -63,7 +63,7 @@ def _delete(values: argparse.Namespace) -> int:
     with connect() as client:
         client.delete_project(values.project)
     if values.output == "text":
-        sys.stdout.write(f"Project {values.project} is deleted.\n")
+        say(f"Project {values.project} is deleted.")
     else:
         write_json(b'{"deleted":true}')
     return 0
@@ -128,7 +128,7 @@ def _change(client: Client, values: argparse.Namespace, was: set[str], roles: se
     )
     if values.output == "text":
         has = ", ".join(made.roles) or "no role any more"
-        sys.stdout.write(f"{made.user} has in {made.project}: {has}.\n")
+        say(f"{made.user} has in {made.project}: {has}.")
     else:
         write_json(msgspec.json.encode(made))
     return 0

@@ -132,7 +132,7 @@ def call(values: argparse.Namespace) -> int:
         run = msgspec.json.decode(answer.body, type=Run)
         if values.detach:
             if values.output == "text":
-                sys.stdout.write(f"{run.id}\n")
+                sys.stdout.write(f"{visible_text(run.id)}\n")
                 say(f"Follow it with: fleetwire runs logs {short(run.id)} -f")
             else:
                 write_json(answer.body)

@@ -14,6 +14,7 @@ from fleetwire.cli.show import (
     facts,
     lasted,
     mark,
+    say,
     short,
     size,
     table,
@@ -125,7 +126,7 @@ def show_run(run: Run) -> None:
             ("ended", when(run.ended_at) if run.ended_at else None),
         )
     )
-    sys.stdout.write(f"state    {mark(state, colour=colour)}\n\n")
+    sys.stdout.write(f"state    {mark(one_line(state), colour=colour)}\n\n")
     table(
         ("#", "NODE", "STATE", "EXIT", "TOOK", "LOG", "SHA-256"),
         [
@@ -217,11 +218,9 @@ def _report_stop(client: Client, run: Run, values: argparse.Namespace) -> None:
     if values.output != "text":
         write_json(client.get_raw("runs", run.id))
     elif run.state == "ended":
-        sys.stdout.write(f"Run {short(run.id)} has ended: {run.outcome}.\n")
+        say(f"Run {short(run.id)} has ended: {run.outcome}.")
     else:
-        sys.stdout.write(
-            f"Run {short(run.id)} is being stopped. See: fleetwire runs show {short(run.id)}\n"
-        )
+        say(f"Run {short(run.id)} is being stopped. See: fleetwire runs show {short(run.id)}")
 
 
 def _configure_why(parser: Parser) -> None:
@@ -236,7 +235,7 @@ def _why(values: argparse.Namespace) -> int:
             return 0
         why = client.why(values.run)
         run = client.run(why.run)
-    sys.stdout.write(f"Run {run.id}: {(run.outcome or run.state).replace('_', ' ')}.\n")
+    say(f"Run {run.id}: {(run.outcome or run.state).replace('_', ' ')}.")
     lines_of: dict[int | None, list[str]] = {}
     nodes: dict[int | None, str] = {task.index: outcome.place(task) for task in run.tasks or ()}
     for line in why.lines:

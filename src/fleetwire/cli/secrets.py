@@ -11,7 +11,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.show import table, when, write_json, write_list
+from fleetwire.cli.show import say, table, when, write_json, write_list
 
 
 def _configure_list(parser: Parser) -> None:
@@ -71,7 +71,7 @@ def _set(values: argparse.Namespace) -> int:
     if values.output != "text":
         write_json(msgspec.json.encode(secret))
         return 0
-    sys.stdout.write(f"Secret {secret.name} is set: version {secret.version}.\n")
+    say(f"Secret {secret.name} is set: version {secret.version}.")
     return 0
 
 
@@ -102,7 +102,7 @@ def _delete(values: argparse.Namespace) -> int:
     with connect() as client:
         client.delete_secret(values.name, project=values.project)
     if values.output == "text":
-        sys.stdout.write(f"Secret {values.name} is deleted.\n")
+        say(f"Secret {values.name} is deleted.")
     else:
         write_json(b'{"deleted":true}')
     return 0

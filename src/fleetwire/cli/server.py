@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from fleetwire.cli.app import Leaf
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.show import write_json
+from fleetwire.cli.show import say, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,7 +219,7 @@ def _counted(values: argparse.Namespace, done: Counted, what: str) -> int:
 
 def _say(values: argparse.Namespace, shape: object, text: str) -> int:
     if values.output == "text":
-        sys.stdout.write(f"{text}\n")
+        say(text)
         return 0
     import msgspec
 

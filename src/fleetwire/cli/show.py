@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TextIO
 
-from fleetwire.cli.visible import one_line, visible_json
+from fleetwire.cli.visible import one_line, visible_json, visible_text
 
 _MARKS: Final = {
     "succeeded": "32",
@@ -42,14 +42,26 @@ def mark(word: str, *, colour: bool) -> str:
     return f"\x1b[{code}m{word}\x1b[0m" if colour and code else word
 
 
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print a sentence (to stdout where nothing else is given), text of others made visible."""
+    stream = sys.stdout if to is None else to
+    stream.write(f"{visible_text(text)}\n")
+    stream.flush()
+
+
 def write_json(body: bytes) -> None:
-    """Print JSON as it came, but for characters that a terminal would obey: those are escaped as
+    """Print JSON, as `shown_json` says."""
+    sys.stdout.buffer.write(shown_json(body).rstrip(b"\n") + b"\n")
+    sys.stdout.flush()
+
+
+def shown_json(body: bytes) -> bytes:
+    """Return JSON as it came, but for characters that a terminal would obey: those are escaped as
     JSON does it, which changes nothing for a program.
     """
-    if not body.isascii() or b"\x7f" in body:
-        body = visible_json(body.decode("utf-8", "replace")).encode()
-    sys.stdout.buffer.write(body.rstrip(b"\n") + b"\n")
-    sys.stdout.flush()
+    if body.isascii() and b"\x7f" not in body:
+        return body
+    return visible_json(body.decode("utf-8", "replace")).encode()
 
 
 def write_list(body: bytes, output: str) -> int:

@@ -9,7 +9,7 @@ from fleetwire.cli.app import Leaf
 from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.parsing import Parser, duration, pair
-from fleetwire.cli.show import table, when, write_json, write_list
+from fleetwire.cli.show import say, table, when, write_json, write_list
 
 
 def _configure_list(parser: Parser) -> None:
@@ -132,16 +132,16 @@ def _create(values: argparse.Namespace) -> int:
     if values.output != "text":
         write_json(msgspec.json.encode(token))
         return 0
-    sys.stdout.write(f"{token.token}\n")
+    say(token.token or "")
     until = f" It is valid until {when(token.expires_at)}." if token.expires_at else ""
-    sys.stdout.flush()
-    sys.stderr.write(f"This is shown once.{until}\n")
+    say(f"This is shown once.{until}", sys.stderr)
     if values.enrolment and isinstance(token, EnrolmentToken) and token.command is not None:
-        sys.stderr.write(f"On the new machine:\n\n  {token.command}\n")
+        say(f"On the new machine:\n\n  {token.command}", sys.stderr)
         if is_loopback(token.command):
-            sys.stderr.write(
+            say(
                 "\nThat is this machine only. For others log in by a name that they reach the "
-                "server by,\nand ask again.\n"
+                "server by,\nand ask again.",
+                sys.stderr,
             )
     return 0
 
@@ -164,7 +164,7 @@ def _delete(values: argparse.Namespace) -> int:
         else:
             client.delete_token(values.token)
     if values.output == "text":
-        sys.stdout.write(f"Token {values.token} is deleted.\n")
+        say(f"Token {values.token} is deleted.")
     else:
         write_json(b'{"deleted":true}')
     return 0

@@ -10,7 +10,7 @@ from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import UsageError
 from fleetwire.cli.login import read_secret
 from fleetwire.cli.parsing import Parser
-from fleetwire.cli.show import facts, table, when, write_json, write_list
+from fleetwire.cli.show import facts, say, table, when, write_json, write_list
 from fleetwire.client.shapes import Account
 
 
@@ -97,11 +97,10 @@ def _told(values: argparse.Namespace, user: Account, text: str) -> int:
         write_json(msgspec.json.encode(user))
         return 0
     if user.password is not None:
-        sys.stdout.write(f"{user.password}\n")
-        sys.stdout.flush()
-        sys.stderr.write(f"{text} The password is shown once.\n")
+        say(user.password)
+        say(f"{text} The password is shown once.", sys.stderr)
     else:
-        sys.stdout.write(f"{text}\n")
+        say(text)
     return 0
 
 
@@ -140,7 +139,7 @@ def _end_totp(values: argparse.Namespace) -> int:
     with connect() as client:
         client.end_totp(values.user)
     if values.output == "text":
-        sys.stdout.write(f"User {values.user} logs in without a second factor.\n")
+        say(f"User {values.user} logs in without a second factor.")
     else:
         write_json(b'{"ended":true}')
     return 0

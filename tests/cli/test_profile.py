@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetwire.cli.connect import connect
 from fleetwire.cli.errors import LocalError, NotLoggedInHere
 from fleetwire.cli.profile import (
     Profile,
@@ -19,6 +20,7 @@ from fleetwire.cli.profile import (
     remember,
     save,
 )
+from fleetwire.client import ClientError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
@@ -67,6 +69,42 @@ def test_the_environment_wins_and_a_token_goes_only_where_it_belongs(tmp_path: P
     assert chosen(environ | {"FLEETWIRE_URL": "http://evil"}).token is None
     both = chosen(environ | {"FLEETWIRE_URL": "http://b", "FLEETWIRE_TOKEN": "t"})
     assert (both.url, both.token) == ("http://b", "t")
+
+
+PIN = f"sha256:{'ab' * 32}"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:1", "HTTP://h:1", "https://h:1", "HTTPS://h:1", "Https://h:1/"]
+)
+@pytest.mark.parametrize("token", [None, "t"])
+def test_a_pin_that_is_asked_for_is_kept_or_refused(
+    tmp_path: Path, url: str, token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a capital letter nor plain HTTP lets a token go where no pin was held to."""
+    asked = {
+        "FLEETWIRE_URL": url,
+        "FLEETWIRE_CA_FINGERPRINT": PIN,
+        "XDG_CONFIG_HOME": str(tmp_path),
+    }
+    if token is not None:
+        asked["FLEETWIRE_TOKEN"] = token
+    assert chosen(asked) == Profile("environment", url, token, ca_fingerprint=PIN)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    if url.lower().startswith("http:"):
+        with pytest.raises(ClientError, match="plain HTTP"):
+            connect()
+
+
+@pytest.mark.parametrize("url", ["HTTPS://Host:1", "https://host:1/"])
+def test_what_was_pinned_at_the_login_is_pinned_however_the_server_is_written(
+    tmp_path: Path, url: str
+) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "FLEETWIRE_URL": url, "FLEETWIRE_TOKEN": "t"}
+    remember(path(environ), Profile("a", "https://host:1", "stored", ca="the CA"))
+    assert chosen(environ).ca == "the CA"
+    assert chosen(environ | {"FLEETWIRE_URL": f"{url.rstrip('/')}/other"}).ca is None
 
 
 @pytest.mark.parametrize("body", [b"current = ", b"\xff", b"[profiles]\n[profiles"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from fleetwire.client import (
     Script,
     ServerFault,
     ServerUnreachable,
+    fetch_ca,
 )
 from fleetwire.client.errors import problem_from
 
@@ -234,3 +236,13 @@ def test_a_stream_that_was_left_is_closed(server: ScriptedServer, reply: Reply) 
         for _ in client.raw_log("a"):
             break
         assert client.me().name == "ann"
+
+
+def test_a_ca_is_asked_for_by_https_however_that_is_written() -> None:
+    pin = f"sha256:{'ab' * 32}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(ServerUnreachable):
+        fetch_ca(f"HTTPS://{place}", pin)
+    with pytest.raises(ClientError, match="plain HTTP"):
+        fetch_ca(f"HTTP://{place}", pin)

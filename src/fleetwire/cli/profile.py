@@ -125,16 +125,16 @@ def chosen(environ: Mapping[str, str]) -> Profile:
     """Return the server and token to use: environment first, then the current profile."""
     url = environ.get("FLEETWIRE_URL", "").strip()
     token = environ.get("FLEETWIRE_TOKEN", "").strip() or None
-    if url and token and not url.startswith("https:"):
-        return Profile("environment", url, token)
+    fingerprint = environ.get("FLEETWIRE_CA_FINGERPRINT", "").strip() or None
+    if url and token and fingerprint is None and url.lower().startswith("http:"):
+        return Profile("environment", url, token)  # nothing stored could add to it
     known = load(path(environ))
     stored = known.by_name.get(known.current or "")
     if url:
-        same = [one for one in known.by_name.values() if one.url.rstrip("/") == url.rstrip("/")]
+        same = [one for one in known.by_name.values() if _place(one.url) == _place(url)]
         pinned = next((one.ca for one in same if one.ca is not None), None)
         if token is None and stored is not None and stored in same:
             token = stored.token
-        fingerprint = environ.get("FLEETWIRE_CA_FINGERPRINT", "").strip() or None
         return Profile("environment", url, token, None, pinned, fingerprint)
     if stored is None:
         raise NotLoggedInHere(
@@ -142,6 +142,13 @@ def chosen(environ: Mapping[str, str]) -> Profile:
             hint="Log in with `fleetwire login URL`, or start a system with `fleetwire up`.",
         )
     return stored if token is None else stored._replace(token=token, token_id=None)
+
+
+def _place(url: str) -> str:
+    """Return what tells one server from another: capitals in scheme and host do not."""
+    scheme, _, rest = url.rstrip("/").partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower()}/{path}"
 
 
 def _text(table: Mapping[str, object], key: str) -> str | None:

@@ -339,7 +339,7 @@ def fetch_ca(url: str, fingerprint: str, *, timeout: float = 30.0) -> str:
 
     pinned = pins.parse(fingerprint)
     asked = Connection(url, timeout=timeout)
-    if not url.startswith("https:"):
+    if not asked._place.tls:  # noqa: SLF001 - made here
         raise ClientError(
             f"{url} is plain HTTP, which has no CA to pin.", hint="Use https://.", field="url"
         )

@@ -90,8 +90,9 @@ def _configure_verify(parser: Parser) -> None:
     parser.story = (
         "Each entry holds the hash of the one before it, and the server signs where the chain is.\n"
         "Without FILE the server's chains are read and verified here. With --key nothing counts\n"
-        "but what that key, or one that it vouches for, has signed: note it once, and keep it\n"
-        "elsewhere. With --known what an earlier export has seen must still be there."
+        "but what that key, or one that it vouches for, has signed, and to have signed nothing is\n"
+        "a failure: note it once, and keep it elsewhere. With --known what an earlier export has\n"
+        "seen must still be there."
     )
     parser.examples += [
         "fleetwire audit verify",
@@ -130,7 +131,7 @@ def _verify(values: argparse.Namespace) -> int:
 
         shown = [_shape(name, one) for name, one in found]
         write_json(msgspec.json.encode({"items": shown}))
-    return 0 if all(one.verdict.is_good for _, one in found) else FAILED
+    return 0 if all(one.is_good for _, one in found) else FAILED
 
 
 def _verify_file(path: str, key: bytes | None, known: Export | None) -> tuple[str, Verified]:
@@ -200,14 +201,17 @@ def _sentence(one: Verified) -> str:
         return f"BROKEN at entry {broken.number} ({broken.what}): {broken.text}."
     if not verdict.entries:
         return "no entries."
-    said = f"whole, {verdict.entries} entries ({verdict.first} to {verdict.head.number})"
+    what = f"{verdict.entries} entries ({verdict.first} to {verdict.head.number})"
     rest = verdict.head.number - verdict.signed
-    if not verdict.signed:
-        said += "; none of them is signed yet"
+    if one.is_strange:
+        said = f"NOT TO BE TRUSTED: {what}, and nothing of it is signed by that key"
+    elif not verdict.signed:
+        said = f"whole, {what}; none of them is signed yet"
     elif rest:
-        said += f"; signed up to {verdict.signed}, the last {rest} not yet"
+        said = f"whole, {what}; signed up to {verdict.signed} ({when(one.signed_at)}), "
+        said += f"the last {rest} not yet"
     else:
-        said += ", all signed"
+        said = f"whole, {what}, all signed ({when(one.signed_at)})"
     if verdict.strange:
         said += f"; {verdict.strange} checkpoints of keys that nobody vouches for say nothing"
     return f"{said}."
@@ -219,13 +223,14 @@ def _shape(name: str, one: Verified) -> dict[str, Any]:
     return {
         "name": name,
         "chain": one.chain,
-        "good": verdict.is_good,
+        "good": one.is_good,
         "broken": None if broken is None else broken._asdict(),
         "entries": verdict.entries,
         "first": verdict.first,
         "last": verdict.head.number,
         "hash": verdict.head.hash.hex(),
         "signed": verdict.signed,
+        "signed_at": one.signed_at,
         "key": one.key,
         "key_given": one.is_given,
     }

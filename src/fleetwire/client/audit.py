@@ -143,6 +143,26 @@ class Verified(NamedTuple):
     key: str
     is_given: bool
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is broken, and what there is may be believed."""
+        return self.verdict.is_good and not self.is_strange
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether a key was given and nothing of the entries is signed by it, or by one that it
+        vouches for: anybody can make up a chain that is whole in itself.
+        """
+        return self.is_given and self.verdict.entries > 0 and not self.verdict.signed
+
+    @property
+    def signed_at(self) -> str | None:
+        """When the last signed entry was signed (RFC 3339); None where nothing is."""
+        if not self.verdict.signed:
+            return None
+        at = _EPOCH + dt.timedelta(microseconds=self.verdict.signed_at)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
 
 class Audit(Asking):
     """The audit of the server that a client talks to; apart from the client, because most of its

@@ -417,6 +417,41 @@ def test_an_export_is_verified_without_the_server_and_by_its_key_alone(
     assert (broken.number, broken.what, broken.last) == (4, "truncated", 7)
 
 
+def test_a_chain_that_nothing_has_signed_yet_is_signed_for_who_reads_it(
+    new_server: NewServer, tmp_path: Path
+) -> None:
+    server = new_server()
+    key = server.parts.audit_key.public
+    path = tmp_path / "audit.jsonl"
+    for count in (1, 2):
+        server.call("PUT", f"/api/v1/secrets/t{count}", {"value": "long enough"})
+        with client(server) as asking:
+            verified = Audit(asking).verify(project="default", key=key)
+            path.write_bytes(b"".join(Audit(asking).export(project="default")))
+        for one in (verified, Export(path).verify(key=key)):
+            assert one.is_good, one
+            assert one.verdict.signed == one.verdict.entries == count
+            assert one.signed_at is not None
+        assert not Export(path).verify(key=b"\1" * 32).is_good
+        # It was made for who asked: reading changes nothing.
+        kept = server.read(audits.rows.last_checkpoints)
+        assert access.DEFAULT_PROJECT not in kept
+    sign(server)
+    shown = server.call("GET", "/api/v1/audit/chain?project=default").json
+    assert [one["number"] for one in shown["checkpoints"]] == [2]
+
+
+def test_a_head_is_signed_by_the_key_of_today_or_not_at_all(server: Server) -> None:
+    key = server.parts.audit_key
+    nothing = audits.Stretch([], [], Head(0, b""))
+    assert audits.signed_to_its_head(nothing, "p", key, at=1) == nothing
+    head = Head(7, b"\7" * 32)
+    former = key._replace(public=b"\1" * 32).checkpoint("p", head, at=1)
+    found = audits.signed_to_its_head(audits.Stretch([], [former], head), "p", key, at=2)
+    assert found.checkpoints == [former, key.checkpoint("p", head, at=2)]
+    assert audits.signed_to_its_head(found, "p", key, at=3) == found
+
+
 def test_a_chain_is_read_whole_however_many_pages_it_has(
     new_server: NewServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

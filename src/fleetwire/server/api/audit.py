@@ -110,7 +110,8 @@ def _answer(found: list[Found], names: dict[str, str], limit: int) -> Response:
     return write.take_page(found, limit, write=shape, cursor=lambda one: cursor.after(str(one.id)))
 
 
-def _chain(parts: Parts, name: str, found: Stretch) -> Response:
+def _chain(parts: Parts, name: str, read: Stretch) -> Response:
+    found = audit.signed_to_its_head(read, name, parts.audit_key, at=parts.clock())
     return write.answer(
         {
             "cluster": parts.audit_key.cluster,

@@ -142,6 +142,20 @@ class Key(NamedTuple):
         return SignedCheckpoint(said, self.sign(checkpoint_bytes(said)))
 
 
+def signed_to_its_head(found: Stretch, chain: str, key: Key, *, at: int) -> Stretch:
+    """Return a stretch with a checkpoint by this key at the chain's head. Where none is stored
+    there one is made for who asks, and not kept: what a reader verifies or keeps is signed to its
+    end however young it is, and reading changes nothing.
+    """
+    head = found.head
+    if not head.number or any(
+        (one.checkpoint.number, one.checkpoint.key) == (head.number, key.public)
+        for one in found.checkpoints
+    ):
+        return found
+    return found._replace(checkpoints=[*found.checkpoints, key.checkpoint(chain, head, at=at)])
+
+
 def due(connection: Connection, now: int) -> dict[str, Head]:
     """Return the chains that a checkpoint is due for, with their heads: those that have grown by
     many entries since the last one, or at all and it is some time ago.

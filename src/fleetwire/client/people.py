@@ -125,17 +125,10 @@ class People(Asking):
             body["oidc_subject"] = oidc_subject
         return self._post(f"{BASE}/users", body, shapes.Account)
 
-    def change_user(
-        self, name: str, *, disabled: bool | None = None, system_admin: bool | None = None
-    ) -> shapes.Account:
-        """Disable or enable a user, or make them a system admin or none."""
-        body: dict[str, object] = {}
-        if disabled is not None:
-            body["disabled"] = disabled
-        if system_admin is not None:
-            body["role"] = "admin" if system_admin else "user"
+    def change_user(self, name: str, *, disabled: bool) -> shapes.Account:
+        """Disable or enable a user."""
         path = f"{BASE}/users/{segment(name)}"
-        return self._send("PATCH", path, body, shapes.Account)
+        return self._send("PATCH", path, {"disabled": disabled}, shapes.Account)
 
     def reset_password(self, name: str, password: str | None = None) -> shapes.Account:
         """Give a user a new password; without one the server makes it. Not repeated."""

@@ -25,6 +25,9 @@ def test_somebody_from_making_to_disabling(system: System, tmp_path: Path) -> No
     made = system("users", "create", "ann")
     password = said(made).strip()
     assert b"may nothing yet" in made.stderr
+    chief = system("users", "create", "chief", "--system-admin")
+    assert b"may manage users and projects" in chief.stderr
+    assert b"may nothing" not in chief.stderr
     (tmp_path / "password").write_text(password)
     ann = system.environ | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
     for name in ("FLEETWIRE_URL", "FLEETWIRE_TOKEN"):

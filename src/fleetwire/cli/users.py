@@ -55,8 +55,9 @@ def _show(values: argparse.Namespace) -> int:
 
 def _configure_create(parser: Parser) -> None:
     parser.story = (
-        "The user may nothing yet: `fleetwire roles grant` gives roles in projects. Without\n"
-        "--password-file a password is made and printed once."
+        "`fleetwire roles grant` gives roles in projects; until then the user may nothing, or\n"
+        "with --system-admin manage users and projects. Without --password-file a password is\n"
+        "made and printed once."
     )
     parser.examples += [
         "fleetwire users create ann",
@@ -87,7 +88,8 @@ def _create(values: argparse.Namespace) -> int:
             system_admin=values.system_admin,
             oidc_subject=values.oidc_subject,
         )
-    return _told(values, made, f"User {made.name} is made, and may nothing yet.")
+    may = "may manage users and projects" if made.role == "admin" else "may nothing yet"
+    return _told(values, made, f"User {made.name} is made, and {may}.")
 
 
 def _told(values: argparse.Namespace, user: Account, text: str) -> int:

@@ -29,6 +29,7 @@ from fleetwire.core.secrets import (
     write_content,
 )
 from fleetwire.core.specs import Script
+from fleetwire.shim import spool
 from fleetwire.shim.delivery import Secret
 from fleetwire.shim.variants import maskable
 from fleetwire.testing.fake_server import FakeAttempt, new_id
@@ -87,6 +88,10 @@ def test_a_task_gets_its_secret_and_nothing_else_does(play: Play) -> None:
         assert in_process_lists() == []
         assert on_disk(lab.root) == []
         assert [path.name for path in vault(lab).rglob("*") if path.is_file()] == ["token"]
+        # A shim of an older spawner, which knows no secrets, finds nothing to execute.
+        order = spool.read_record(str(lab.spool(attempt.id)), "order") or {}
+        assert {"argv", "secrets"}.isdisjoint(order)
+        assert order["strict"]["secrets"] == str(vault(lab) / attempt.id)
         go.touch()
         await lab.server.wait(lambda: attempt.exit)
         assert bytes(attempt.log) == f"{len(CANARY)}\n***\nready\n".encode()

@@ -127,4 +127,6 @@ def test_an_order_without_argv_is_none() -> None:
     }  # fmt: skip
     with pytest.raises(OrderError, match="argv"):
         Order.from_record(record)
-    assert Order.from_record({**record, "strict": {"argv": ["true"]}}).argv == ["true"]
+    inside = {"argv": ["true"], "secrets": "/run/x", "most": 5}
+    order = Order.from_record({**record, "strict": inside})
+    assert (order.argv, order.secrets, order.most) == (["true"], "/run/x", 5)

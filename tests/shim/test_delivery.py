@@ -33,7 +33,8 @@ class Vault:
         folder = self.path / str(len(list(self.path.iterdir())))
         delivery.deliver(str(folder), secrets)
         env = {"FLEETWIRE_SECRETS": str(folder), **order.pop("env", {})}
-        return self.node.sh(script, secrets=str(folder), env=env, **order), folder
+        strict = {"argv": ["/bin/sh", "-c", script], "secrets": str(folder)}
+        return self.node.place(strict=strict, env=env, **order), folder
 
 
 @pytest.fixture

@@ -176,14 +176,14 @@ class Starter:
             "quota_policy": quota_policy(order.spec),
             "piece": limits.PIECE_BYTES,
         }
+        strict: dict[str, Any] = {}
         if given:
             # Under the lock: a shim of an earlier try must not find half of it.
             with folders.held_unbegun(spool) as unbegun:
                 if not unbegun:
                     raise HasBegun(wanted.attempt)
                 folder = self._vault.deliver(wanted.attempt, given, other=who.other)
-            environment["FLEETWIRE_SECRETS"] = record["secrets"] = folder
-        strict: dict[str, Any] = {}
+            environment["FLEETWIRE_SECRETS"] = strict["secrets"] = folder
         if confined is not None:
             strict["confine"] = confined
         if (most := self._policy.max_output()) > 0:

@@ -12,6 +12,7 @@ assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim import confine, delivery, tree
 from fleetwire.shim.locks import take_lock
+from fleetwire.shim.order import secrets_folder
 from fleetwire.shim.records import (
     LAST_RECORDS,
     create_record_at,
@@ -81,7 +82,7 @@ def close_grave(directory: int, reason: str) -> None:
         pass  # the folder was deleted: the agent removes what belongs to no attempt
     else:
         os.close(fd)
-        delivery.remove(str(order.get("secrets", "")))
+        delivery.remove(secrets_folder(order))
     write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})
 
 

@@ -7,6 +7,14 @@ from fleetwire.shim.confine import Confinement
 _POLICIES = ("block", "drop", "kill")
 
 
+def secrets_folder(record: dict[str, Any]) -> str:
+    """The folder of the delivery that an order names; "" where there is none. To be asked of any
+    record, also of one that is no good order.
+    """
+    strict = record.get("strict")
+    return str(strict.get("secrets", "")) if isinstance(strict, dict) else ""
+
+
 class OrderError(ValueError):
     """The order cannot be carried out as it is written."""
 
@@ -53,7 +61,7 @@ class Order(NamedTuple):
                 most=int(strict.get("most", 0)),
                 confine=Confinement.from_record(strict.get("confine")),
                 boot_id=str(record.get("boot_id", "")),
-                secrets=str(record.get("secrets", "")),
+                secrets=secrets_folder(record),
             )
         except KeyError as error:
             raise OrderError(f"the order has no field {error}") from error

@@ -49,7 +49,9 @@ def judge(directory: int, folder: str) -> str | None:
 
 
 def left_alive(folder: str) -> list[tree.Process]:
-    """The processes of the attempt that live, its shim being dead; [] after a reboot."""
+    """The processes of the attempt that live, its shim being dead; [] after a reboot. A look, and
+    nothing else: whose they are is judged by it.
+    """
     started = read_started(folder) or {}
     if started.get("boot_id", tree.boot_id()) != tree.boot_id():
         return []
@@ -66,7 +68,7 @@ def is_copy(folder: str) -> bool:
     it, and what runs there is not ours to end (law 4). The tree of a shim that died is elsewhere:
     it comes to the spawner.
     """
-    shim = (read_record(folder, "started") or {}).get("shim")
+    shim = (read_started(folder) or {}).get("shim")
     shim = shim or (read_record(folder, "epoch") or {}).get("pid")
     if shim is None:
         return False
@@ -74,8 +76,23 @@ def is_copy(folder: str) -> bool:
     return bool(living) and not living.isdisjoint(one.pid for one in tree.descendants(shim))
 
 
-def close_grave(directory: int, reason: str) -> None:
-    """Remove its secrets and write `lost`; `directory` is the descriptor that holds the lock."""
+def end_left(folder: str) -> bool:
+    """Kill what is found of an attempt whose shim is dead; whether anything was. To be repeated
+    until nothing is, and never asked of a copy (see `is_copy`).
+    """
+    # The groups first, in one step: what forks faster than we look loses by that.
+    confine.kill_left(folder)
+    living = left_alive(folder)
+    # One by one: a group may hold others than those this search proves to be ours.
+    tree.kill_each(living)
+    return bool(living)
+
+
+def close_grave(directory: int, folder: str, reason: str) -> None:
+    """Remove its control groups and secrets, and write `lost`; nothing of the attempt lives any
+    more, and `directory` is the descriptor that holds the lock.
+    """
+    confine.forget(folder)
     try:
         fd, order = open_record(directory, "order")
     except FileNotFoundError:
@@ -83,7 +100,7 @@ def close_grave(directory: int, reason: str) -> None:
     else:
         os.close(fd)
         delivery.remove(secrets_folder(order))
-    write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})
+    _write_lost(directory, reason)
 
 
 def bury(folder: str, *, epoch: int = 0) -> str | None:
@@ -110,13 +127,16 @@ def bury(folder: str, *, epoch: int = 0) -> str | None:
         if reason is None:
             return None
         if reason not in {REBOOTED, SPOOL_GONE} and is_copy(folder):
-            reason = COPIED
-        while reason not in {REBOOTED, COPIED} and (living := left_alive(folder)):
-            # One by one: a group may hold others than those this search proves to be ours.
-            tree.kill_each(living)
+            # Its order names the groups and the secrets of the attempt that lives.
+            _write_lost(directory, COPIED)
+            return COPIED
+        while reason != REBOOTED and end_left(folder):
             time.sleep(_PAUSE_S)
-        confine.forget(folder)
-        close_grave(directory, reason)
+        close_grave(directory, folder, reason)
         return reason
     finally:
         os.close(directory)
+
+
+def _write_lost(directory: int, reason: str) -> None:
+    write_record_at(directory, "lost", {"reason": reason, "at": time.time_ns() // 1000})

@@ -144,18 +144,24 @@ def memory_counter(confinement: Confinement | None) -> str | None:
 
 
 def members(folder: str) -> list[tree.Process]:
-    """Who lives in the control groups of the attempt in this folder, whose shim is gone.
-
-    They are killed where the kernel can do that in one step: what still lives is returned.
+    """Who lives in the control groups that the order in this folder names. Harms nobody: the
+    folder may be a copy, and its order then names the groups of an attempt that lives elsewhere.
     """
     found: dict[int, tree.Process] = {}
     for path in _groups_of(folder):
-        _kill_group(path)
         for pid in _pids(path):
             process = tree.living(pid)
             if process is not None:
                 found[pid] = process
     return list(found.values())
+
+
+def kill_left(folder: str) -> None:
+    """Kill, where the kernel can do it in one step, who lives in the control groups of the
+    attempt in this folder, whose shim is gone.
+    """
+    for path in _groups_of(folder):
+        _kill_group(path)
 
 
 def forget(folder: str) -> None:

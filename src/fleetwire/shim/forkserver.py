@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, NoReturn
 assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim import attempt as attempts
-from fleetwire.shim import confine, tree
-from fleetwire.shim.burial import close_grave, judge, left_alive
+from fleetwire.shim import tree
+from fleetwire.shim.burial import close_grave, end_left, judge
 from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import open_folder, take_lock
 from fleetwire.shim.loop import Loop, wake_on_child_death
@@ -200,12 +200,9 @@ class Spawner:
             reason = judge(directory, folder)
             if reason is None:
                 return True
-            living = left_alive(folder)
-            tree.kill_each(living)
-            if living:
+            if end_left(folder):
                 return False
-            confine.forget(folder)
-            close_grave(directory, reason)
+            close_grave(directory, folder, reason)
         except OSError as error:
             print(f"{attempt}: lost could not be written: {error}", file=sys.stderr, flush=True)  # noqa: T201 (the log)
             return True  # the agent judges the folder again when it looks at it

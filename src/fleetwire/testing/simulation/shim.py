@@ -315,6 +315,6 @@ def judge(node: SimulatedNode, attempt: str) -> None:
         reason = burial.judge(directory, folder)
         if reason is not None:
             node.kill_each(node.survivors(attempt))
-            burial.close_grave(directory, reason)
+            burial.close_grave(directory, folder, reason)
     finally:
         node.system.close(directory)

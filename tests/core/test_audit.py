@@ -215,6 +215,50 @@ def test_what_somebody_has_seen_before_counts_as_a_checkpoint_does() -> None:
     assert broken(look(forged, known=(seen,))) == (1, "rewritten")
 
 
+@given(
+    st.integers(0, 10),
+    st.integers(0, 9),
+    st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=4),
+)
+def test_what_was_seen_before_is_compared_whatever_checkpoints_say(
+    place: int, at: int, signs: list[tuple[int, bool]]
+) -> None:
+    """The key signs the chain that was made anew, too: who saw the old one still knows better."""
+    old = chain(10)
+    before = Head(place, old[place - 1].hash if place else genesis("c", "p"))
+    new = [*old[:place], *follow(before, [Act("login", SERVER, "p")] * (10 - place), at=1_000)]
+    marks = [signed(head((new if is_new else old)[number])) for number, is_new in signs]
+    verdict = look(new, *marks, known=(head(old[at]),))
+    wrong = {number for number, is_new in [(at, False), *signs] if number >= place and not is_new}
+    if not wrong:
+        assert verdict.is_good
+        return
+    number, what = broken(verdict)
+    assert what == "rewritten"
+    assert verdict.broken is not None
+    assert number <= verdict.broken.last == min(wrong) + 1
+    if "seen before" in verdict.broken.text or not any(is_new for _, is_new in signs):
+        assert number <= place + 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_checkpoints_that_contradict_each_other_are_not_both_kept(first: int) -> None:
+    entries = chain(5)
+    marks = [signed(head(entries[3])), signed(Head(4, b"x" * 32))]
+    assert broken(look(entries, marks[first], marks[1 - first])) == (1, "rewritten")
+
+
+@pytest.mark.parametrize("left", [0, 4])
+def test_what_was_seen_where_retention_has_cut_is_compared_with_the_cut(left: int) -> None:
+    entries = chain(10)
+    rest, cut = entries[10 - left :], head(entries[9 - left])
+    verdict = look(rest, signed(cut, cut=True), known=(cut,))
+    assert verdict.is_good
+    assert verdict.head == head(entries[9])
+    other = Head(cut.number, b"x" * 32)
+    assert broken(look(rest, signed(cut, cut=True), known=(other,))) == (1, "rewritten")
+
+
 @pytest.mark.parametrize(
     "changed", [{"number": 4}, {"hash": "00" * 32}, {"cluster": "d"}, {"chain": "q"}, {"cut": True}]
 )

@@ -348,10 +348,12 @@ class _Check:
         self._number = 0
         self._first = 0
         self._count = 0
-        self._marks: dict[int, _Mark] = {}
+        # All that is known of an entry has to agree with it: none of it stands in for another.
+        self._marks: dict[int, list[_Mark]] = {}
         self._cuts: dict[int, bytes] = {}
         self._signed = self._signed_at = self._strange = 0
-        self._marked = 0
+        self._marked = 0  # the last entry that something from outside agrees with
+        self._seen = 0  # the last one that agrees with what was seen before
         self._broken: Broken | None = None
 
     def take_checkpoints(
@@ -377,19 +379,22 @@ class _Check:
                 continue
             if said.cut:
                 self._cuts[said.number] = hash_
-            self._marks[said.number] = _Mark(hash_, said.at, is_signed=True)
+            self._mark(said.number, _Mark(hash_, said.at, is_signed=True))
 
     def take_known(self, known: Iterable[Head]) -> None:
         for number, hash_ in known:
             if number:
-                self._marks.setdefault(number, _Mark(hash_, 0, is_signed=False))
+                self._mark(number, _Mark(hash_, 0, is_signed=False))
+
+    def _mark(self, number: int, mark: _Mark) -> None:
+        self._marks.setdefault(number, []).append(mark)
 
     def take(self, sealed: Sealed) -> bool:
         """Take the next entry; say whether it follows."""
         number, said = sealed.entry.number, sealed.hash
-        if not self._count and number > 1 and number - 1 in self._cuts:
-            self._previous = self._cuts[number - 1]
-            self._number = self._marked = number - 1
+        begins = not self._count and number > 1 and number - 1 in self._cuts
+        if begins and not self._begin_behind(number - 1):
+            return False
         expected = self._number + 1
         if number > expected:
             text = f"entries {expected} to {number - 1} are not there"
@@ -409,19 +414,37 @@ class _Check:
         self._count += 1
         return self._compare(number)
 
+    def _begin_behind(self, cut: int) -> bool:
+        """Take the entry of this number, which was deleted, from its checkpoint."""
+        self._previous, self._number = self._cuts[cut], cut
+        if not self._agrees(cut):
+            return False
+        self._marked = cut
+        return True
+
     def _compare(self, number: int) -> bool:
-        mark = self._marks.get(number)
-        if mark is None:
+        if number not in self._marks:
             return True
-        if mark.hash != self._previous:
-            since = self._marked + 1
-            who = "signed" if mark.is_signed else "seen before"
-            text = f"entries {since} to {number} are not those that were {who}"
-            self._break(since, "rewritten", text, number)
+        if not self._agrees(number):
             return False
         self._marked = number
-        if mark.is_signed:
-            self._signed, self._signed_at = number, mark.at
+        for mark in self._marks[number]:
+            if mark.is_signed:
+                self._signed, self._signed_at = number, mark.at
+            else:
+                self._seen = number
+        return True
+
+    def _agrees(self, number: int) -> bool:
+        """Whether the entry of this number is the one of all its marks."""
+        for mark in self._marks.get(number, ()):
+            if mark.hash != self._previous:
+                # A signature says nothing of what was seen: the key may have signed both.
+                since = (self._marked if mark.is_signed else self._seen) + 1
+                who = "signed" if mark.is_signed else "seen before"
+                text = f"entries {since} to {number} are not those that were {who}"
+                self._break(since, "rewritten", text, number)
+                return False
         return True
 
     def look_further(self, rest: Iterable[Sealed]) -> None:
@@ -436,8 +459,8 @@ class _Check:
 
     def end(self) -> None:
         """There is no further entry: no checkpoint may know of one."""
-        if not self._count and self._cuts:
-            self._number = max(self._number, *self._cuts)
+        if not self._count and self._cuts and not self._begin_behind(max(self._cuts)):
+            return
         further = max(self._marks, default=0)
         if further > self._number:
             first = self._number + 1

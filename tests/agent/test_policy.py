@@ -19,6 +19,7 @@ from fleetwire.agent.policy_text import BadPolicy
 from fleetwire.core import limits
 from fleetwire.core.happenings import Declined
 from fleetwire.core.policy import Ask, Policy
+from fleetwire.core.secrets import SecretUse
 from fleetwire.core.specs import Script
 from fleetwire.testing.real_agent import RealAgent as Lab
 
@@ -217,13 +218,20 @@ def test_a_node_refuses_what_its_policy_denies_and_takes_it_once_allowed(play: P
         path.write_text("environment:\n  deny: [LD_*]\n")
         path.chmod(0o644)
         await lab.up("--policy", str(path))
-        preload = Script("echo hi", env={"LD_PRELOAD": "/tmp/x.so"})
-        denied = lab.server.want(lab.node, preload)
-        await lab.server.wait(lambda: denied.happened(Declined))
-        reason = denied.happened(Declined)[0]
-        assert isinstance(reason, Declined)
-        assert reason.final
-        assert reason.reason.startswith(f"refused by {path} line 2: environment name 'LD_PRELOAD'")
+        secret = SecretUse("library", "env", "LD_PRELOAD")
+        for denied in (
+            lab.server.want(lab.node, Script("echo hi", env={"LD_PRELOAD": "/tmp/x.so"})),
+            lab.server.want(
+                lab.node, Script("echo hi", secrets=(secret,)), secrets={"library": b"/tmp/x.so"}
+            ),
+        ):
+            await lab.server.wait(lambda denied=denied: denied.happened(Declined))
+            reason = denied.happened(Declined)[0]
+            assert isinstance(reason, Declined)
+            assert reason.final
+            assert reason.reason.startswith(
+                f"refused by {path} line 2: environment name 'LD_PRELOAD'"
+            )
         await asyncio.to_thread(path.write_text, "max_output: 1000\n")
         much = lab.server.want(lab.node, Script("while :; do echo much; done", env={"A": "b"}))
         await lab.server.wait(lambda: much.sealed)

@@ -280,16 +280,17 @@ def _ask(wanted: Wanted, launch: Launch, who: User) -> Ask:
     spec = order.spec
     actions: tuple[Action, ...] = ("exec", "terminal") if launch.tty else ("exec",)
     interpreter: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
+    # Every variable whose name the order chooses, wherever its value comes from.
+    environment = {use.to for use in secrets_of(spec) if use.as_ == "env"}
     if isinstance(spec, Script):
         program = launch.argv[0]
         interpreter = tuple(dict.fromkeys((spec.shell, program, os.path.realpath(program))))
-        environment = tuple(sorted(spec.env))
+        environment.update(spec.env)
     return Ask(
         actions=actions,
         user=who.names,
         interpreter=interpreter,
-        environment=environment,
+        environment=tuple(sorted(environment)),
         signer=(order.key,),
         timeout=spec.timeout,
     )

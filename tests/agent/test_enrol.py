@@ -86,7 +86,7 @@ def no_pause(_: float) -> None:
 
 
 def ensure(settings: config.AgentConfig) -> identity.Identity:
-    return enrol.ensure_identity(settings, pause=no_pause, ask_token=None)
+    return enrol.ensure_identity(settings, capacity=3, pause=no_pause, ask_token=None)
 
 
 def test_enrols_once(
@@ -98,7 +98,7 @@ def test_enrols_once(
     assert found.server_keys == {"k": b"p" * 32}
     (asked,) = door.asked
     assert asked["path"] == "/api/agents/register/"
-    assert (asked["token"], asked["name"], asked["capacity"]) == ("t0ken", "web-1", 5)
+    assert (asked["token"], asked["name"], asked["capacity"]) == ("t0ken", "web-1", 3)
     assert asked["labels"]["role"] == "db"
     assert asked["labels"]["os"] == "linux"
     assert base64.b64decode(asked["signing_key"]) == found.signing_key
@@ -173,7 +173,7 @@ def test_tries_for_ever_while_the_server_is_away(
             door.answers.append((503, b""))
 
     door.answers.append((500, b""))
-    enrol.ensure_identity(settings(), pause=pause, ask_token=None)
+    enrol.ensure_identity(settings(), capacity=3, pause=pause, ask_token=None)
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
 
 

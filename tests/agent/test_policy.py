@@ -17,7 +17,7 @@ from fleetwire.agent.drivers import Unable
 from fleetwire.agent.policy import LocalPolicy
 from fleetwire.agent.policy_text import BadPolicy
 from fleetwire.core import limits
-from fleetwire.core.happenings import Declined
+from fleetwire.core.happenings import Declined, Started
 from fleetwire.core.policy import Ask, Policy
 from fleetwire.core.secrets import SecretUse
 from fleetwire.core.specs import Script
@@ -139,6 +139,7 @@ def test_a_refusal_names_file_and_line(tmp_path: Path) -> None:
 def test_it_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     local = write(path, "exec: deny\n")
+    assert local.standing.state == "in force"  # before anybody has asked
     assert said(local)
     path.write_text("exec: allow\n")
     assert not said(local)
@@ -203,7 +204,6 @@ def test_the_inventory_shows_it(tmp_path: Path) -> None:
     local = write(
         tmp_path / "policy.yaml", "users: {deny: [root]}\nmax_concurrent: 2\nexec: allow\n"
     )
-    local.look()
     facts = local.facts()
     assert facts["state"] == "in force"
     assert facts["users"] == {"deny": ["root"]}
@@ -238,6 +238,29 @@ def test_a_node_refuses_what_its_policy_denies_and_takes_it_once_allowed(play: P
         assert much.exit is not None
         assert much.exit.cause == "quota"
         assert "1000 bytes that the node's policy allows" in (much.exit.error or "")
+        assert await lab.leave() == 0
+
+    play(scenario)
+
+
+@pytest.mark.slow
+def test_its_places_hold_from_the_first_level_on_and_change_with_it(play: Play) -> None:
+    async def scenario(lab: Lab) -> None:
+        path = lab.root / "policy.yaml"
+        path.write_text("max_concurrent: 1\n")
+        path.chmod(0o644)
+        await lab.server.start()
+        sleep = Script("exec sleep 60")
+        first = [lab.server.want(lab.node, sleep) for _ in range(3)]
+        lab.launch("--policy", str(path))
+        await lab.server.wait(
+            lambda: all(one.happened(Started) or one.happened(Declined) for one in first)
+        )
+        assert sum(bool(one.happened(Started)) for one in first) == 1
+        await asyncio.to_thread(path.write_text, "max_concurrent: 2\n")
+        another = lab.server.want(lab.node, sleep)
+        await lab.server.wait(lambda: another.happened(Started) or another.happened(Declined))
+        assert another.happened(Started)
         assert await lab.leave() == 0
 
     play(scenario)

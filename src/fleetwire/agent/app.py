@@ -87,13 +87,15 @@ def main(config: AgentConfig) -> int:
             _pause(seconds, config.parent_fd)
 
         known = trust.settle(config, pause=pause)
+        policy = LocalPolicy(config.policy)
         identity = enrol.ensure_identity(
             config,
+            capacity=policy.capacity(config.max_concurrent),
             pause=pause,
             ask_token=enrol.ask_person if enrol.can_ask() else None,
             trust=known,
         )
-        return asyncio.run(run(config, identity, places, known))
+        return asyncio.run(run(config, identity, places, known, policy))
     except FleetwireError as error:
         _log.error("%s", error)
         return 1
@@ -107,7 +109,8 @@ async def run(
     config: AgentConfig,
     identity: Identity,
     places: Places,
-    known: trust.Trust = trust.Trust(),  # noqa: B008 (a value)
+    known: trust.Trust,
+    policy: LocalPolicy,
 ) -> int:
     """Run an enrolled agent that holds the lock on its state directory."""
     clock, wall = platforms.clock, wall_us
@@ -125,7 +128,7 @@ async def run(
     reserve = Reserve(config.state)
     vault = Vault(config.state)
     spawner = SpawnerLine(config.state, status)
-    policy, around = LocalPolicy(config.policy), protection.look()
+    around = protection.look()
     status.say("protection", around.sentence())
     _log.info("around tasks: %s", around.sentence())
     roster = Roster(

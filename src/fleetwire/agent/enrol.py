@@ -56,12 +56,14 @@ class Unreachable(Exception):
 def ensure_identity(
     config: AgentConfig,
     *,
+    capacity: int,
     pause: Callable[[float], None],
     ask_token: Callable[[], str] | None,
     trust: Trust = Trust(),  # noqa: B008 (a value)
 ) -> Identity:
-    """Return this node's identity; enrol first where it has none. Tries for ever while the
-    server cannot be reached; `pause` waits and may raise to end that. `ask_token` asks a person.
+    """Return this node's identity; enrol first where it has none, with places for `capacity`
+    attempts. Tries for ever while the server cannot be reached; `pause` waits and may raise to
+    end that. `ask_token` asks a person.
 
     Raises EnrolmentRefused, ConfigError (no token) and IdentityUnreadable.
     """
@@ -76,7 +78,7 @@ def ensure_identity(
     while True:
         for server in filter(None, (config.server, config.backup_server)):
             try:
-                answer = register(server, token, known, config, trust)
+                answer = register(server, token, known, config, capacity, trust)
             except Unreachable as error:
                 _log.warning("cannot enrol yet: %s; trying again in %.1f s", error, wait)
                 continue
@@ -145,6 +147,7 @@ def register(
     token: str,
     identity: Identity,
     config: AgentConfig,
+    capacity: int,
     trust: Trust = Trust(),  # noqa: B008 (a value)
 ) -> Answer:
     """Ask the server to take this node in. Raises EnrolmentRefused or Unreachable."""
@@ -157,7 +160,7 @@ def register(
             "incarnation": identity.incarnation,
             # What a node is by its nature, and over it what its owner says.
             "labels": {**inventory.labels(), **config.labels},
-            "capacity": config.max_concurrent,
+            "capacity": capacity,
             "agent_version": fleetwire.__version__,
         }
     )

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
@@ -37,18 +38,28 @@ class Standing(NamedTuple):
 
 
 class LocalPolicy:
-    """One per agent. `path` is the file; `named`: it was asked for, so it must be there."""
+    """One per agent. `path` is the file; one that was asked for must be there. In force from the
+    first moment on. Any thread may ask.
+    """
 
     def __init__(self, path: str = "") -> None:
         self.path = os.path.abspath(path or DEFAULT)
         self._named = bool(path)
         self._mark: _Mark | str | None = None
         self._standing = Standing("absent")
+        self._looking = threading.Lock()
+        self.look()
 
     def look(self) -> Standing:
         """Return what is in force now; reads the file only where it has changed. Blocks for some
         microseconds.
         """
+        # Orders are prepared in a thread: what one thread has read is not to be taken for what
+        # another has seen.
+        with self._looking:
+            return self._look()
+
+    def _look(self) -> Standing:
         found: _Mark | str
         data = b""
         try:

@@ -192,6 +192,8 @@ class Roster:
         happens (architecture 5.13).
         """
         self._remember(desired)
+        if desired.attempts:
+            self._policy.look()  # how many may run at once
         starts: list[Entry] = []
         for wanted in desired.attempts:
             self._want(wanted, starts)

@@ -159,6 +159,17 @@ def test_without_its_delivery_a_task_does_not_start(vault: Vault) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("wrong", [{"cwd": "/no/such/folder"}, {"deadline_s": "soon"}])
+def test_a_start_that_fails_before_it_begins_leaves_no_secret(
+    vault: Vault, wrong: dict[str, str]
+) -> None:
+    placed, folder = vault.sh("echo ran", Secret("token", "file", "token", CANARY), **wrong)
+    placed.start()
+    assert placed.wait("lost")["reason"].startswith("start failed: ")
+    assert not folder.exists()
+    assert placed.log() == b""
+
+
 def test_a_damaged_delivery_is_refused_without_a_word_of_it(vault: Vault) -> None:
     placed, folder = vault.sh("echo ran", Secret("token", "file", "token", CANARY))
     (folder / delivery.VALUES).write_bytes(b'[{"name": "canary"')

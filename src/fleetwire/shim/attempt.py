@@ -29,7 +29,7 @@ from fleetwire.shim.control import ControlServer, listen
 from fleetwire.shim.locks import take_lock
 from fleetwire.shim.loop import Loop
 from fleetwire.shim.masking import Patterns
-from fleetwire.shim.order import Order, OrderError
+from fleetwire.shim.order import Order, OrderError, secrets_folder
 from fleetwire.shim.pump import LOOK_AGAIN_S, Pump
 from fleetwire.shim.records import (
     LAST_RECORDS,
@@ -81,6 +81,7 @@ def run(folder: str) -> bool:
 
 
 def _run(directory: int, folder: str) -> bool:
+    record: dict[str, Any] = {}
     try:
         fd, record = open_record(directory, "order")
         try:
@@ -88,7 +89,7 @@ def _run(directory: int, folder: str) -> bool:
             if _is_stopped(folder, order):
                 if os.path.exists(os.path.join(folder, "epoch")):
                     return False
-                delivery.remove(order.secrets)
+                _remove_delivery(order.secrets)
                 write_record_at(directory, "canceled", {"epoch": order.epoch, "at": _now_us()})
                 return True
             os.chdir(order.cwd)
@@ -99,6 +100,7 @@ def _run(directory: int, folder: str) -> bool:
         finally:
             os.close(fd)
     except (OrderError, OSError) as error:
+        _remove_delivery(secrets_folder(record))
         write_record_at(directory, "lost", _start_failed(error))
         return True
     with Loop() as loop:
@@ -131,8 +133,13 @@ def _live(
         return "exit", attempt.live(task), unchanged and attempt.unchanged
     finally:
         confine.release(order.confine)
-        if not delivery.remove(order.secrets):
-            print(f"{order.secrets}: secrets could not be removed", file=sys.stderr, flush=True)  # noqa: T201 (the log)
+        _remove_delivery(order.secrets)
+
+
+def _remove_delivery(folder: str) -> None:
+    """Before the last record: whoever finds that one looks for no secrets any more."""
+    if not delivery.remove(folder):
+        print(f"{folder}: secrets could not be removed", file=sys.stderr, flush=True)  # noqa: T201 (the log)
 
 
 def _begin(directory: int, order: Order, fd: int) -> bool:

@@ -159,6 +159,18 @@ def test_bar(spool: Path) -> None:
     assert folders.load(str(spool)).barred == -1
 
 
+def test_nothing_is_put_into_a_folder_that_was_barred_meanwhile(spool: Path) -> None:
+    with folders.held_unbegun(str(spool)) as unbegun:
+        assert unbegun
+        assert not folders.bar(str(spool), 5, 1)  # whose shim will find `stop`
+    assert folders.bar(str(spool), 5, 1)
+    with folders.held_unbegun(str(spool)) as unbegun:
+        assert not unbegun
+    assert folders.clear_tombstones(str(spool), 6)
+    with folders.held_unbegun(str(spool)) as unbegun:
+        assert unbegun
+
+
 @pytest.mark.usefixtures("held")
 def test_bar_against_a_shim(spool: Path) -> None:
     assert not folders.bar(str(spool), 5, 1)

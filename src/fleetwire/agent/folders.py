@@ -166,11 +166,13 @@ def begun(path: str) -> int:
 @contextlib.contextmanager
 def held_unbegun(path: str) -> Iterator[bool]:
     """Keep every shim out of the folder for a moment. Gives False, and keeps nobody out, where one
-    lives there or the attempt has begun.
+    lives there, or the attempt has begun or was stopped before it could: what is put there then
+    would be for nobody.
     """
     lock = take_lock(path, patience_s=_LOOK_S)
     try:
-        yield lock is not None and read_record(path, "epoch") is None
+        records = ("epoch", "canceled")
+        yield lock is not None and all(read_record(path, name) is None for name in records)
     finally:
         if lock is not None:
             os.close(lock)

@@ -26,6 +26,7 @@ class ServerKeys:
     def __init__(self, state: str, identity: Identity) -> None:
         self._state = state
         self._identity = identity
+        self._saved = True  # whether the identity is durable as it is
 
     @property
     def known(self) -> Mapping[str, bytes]:
@@ -40,16 +41,20 @@ class ServerKeys:
     def hear_of_stops(self, signed: SignedWord) -> None:
         """Take the server's word that it signs stops: it holds for ever, or who takes the server's
         place would only have to say nothing of it. Raises OSError where it cannot be kept; then it
-        holds until the agent ends.
+        holds until the agent ends, and keeping it is tried again at the next word.
         """
-        if self._identity.signs_stops or signed.word.cluster != self._identity.cluster:
+        known = self.signs_stops and self._saved
+        if known or signed.word.cluster != self._identity.cluster:
             return
         key = self.known.get(signed.key)
         if key is None or not keys.verifies(key, word_bytes(signed.word), signed.signature):
             _log.error("the word on signed stops is not signed by a key of this node's server")
             return
+        # In force at once, whatever the disk says.
         self._identity = msgspec.structs.replace(self._identity, signs_stops=True)
+        self._saved = False
         identities.save(self._state, self._identity)
+        self._saved = True
         _log.info("no stop is taken from now on that the server has not signed")
 
     def hear(self, chain: Sequence[SignedKey]) -> None:
@@ -61,5 +66,5 @@ class ServerKeys:
             return
         after = msgspec.structs.replace(self._identity, server_keys=found)
         identities.save(self._state, after)
-        self._identity = after
+        self._identity, self._saved = after, True
         _log.info("orders are signed by the key %s from now on", next(reversed(found)))

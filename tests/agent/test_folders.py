@@ -331,6 +331,19 @@ def test_log_rotates_and_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
         root.setLevel(level)
 
 
+def test_what_an_error_holds_cannot_pass_for_a_line_of_the_log() -> None:
+    hostile = "no such thing: \x1b[2J\u202e\n12:00:00 info    all is well"
+    try:
+        raise RuntimeError(hostile)
+    except RuntimeError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "it failed", (), sys.exc_info())
+    first, *rest = logs.TextFormatter().format(record).split("\n")
+    assert first.endswith("error   it failed")
+    assert "no such thing: \\x1b[2J\\u202e" in rest[-2]
+    assert rest[-1] == "    12:00:00 info    all is well"
+    assert all(line.startswith("    ") for line in rest)
+
+
 def test_lock_of_the_state_directory(tmp_path: Path) -> None:
     path = str(tmp_path / "agent.lock")
     lock = platforms.lock_file(path)

@@ -5,6 +5,7 @@ import sys
 
 from fleetwire.agent import app, config, flags, platforms, status
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.visible import visible_text
 
 
 def start(arguments: list[str]) -> int:
@@ -15,7 +16,7 @@ def start(arguments: list[str]) -> int:
     except FleetwireError as error:
         if line.status and line.flags.get("state"):
             return _say_status(str(line.flags["state"]))
-        print(f"fleetwire agent: {error}", file=sys.stderr)  # noqa: T201 (it talks to a person)
+        print(f"fleetwire agent: {visible_text(str(error))}", file=sys.stderr)  # noqa: T201 (it talks to a person)
         return 2
     if line.status:
         return _say_status(settings.state)

@@ -39,6 +39,7 @@ from fleetwire.agent.stops import Stops
 from fleetwire.agent.vault import Vault
 from fleetwire.agent.watch import open_watch
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.visible import visible_text
 from fleetwire.shim.spool import is_locked
 
 LOCK: Final = "agent.lock"
@@ -70,7 +71,7 @@ def main(config: AgentConfig) -> int:
         )
         return 1
     except FleetwireError as error:
-        print(f"fleetwire agent: {error}", file=sys.stderr)  # noqa: T201 (as above)
+        print(f"fleetwire agent: {visible_text(str(error))}", file=sys.stderr)  # noqa: T201 (as above)
         return 1
     try:
         logs.configure(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fleetwire.core.visible import one_line, visible_json
+from fleetwire.core.visible import one_line, visible_json, visible_text
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LINE_CHARS: Final = 8192
@@ -56,7 +56,9 @@ class TextFormatter(logging.Formatter):
             f"{one_line(record.getMessage() + fields, _LINE_CHARS)}"
         )
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            # An error may hold such text, too: nothing of it stands where a time begins a line.
+            line += "\n" + visible_text(self.formatException(record.exc_info))
+            line = line.replace("\n", "\n    ")
         return line
 
 

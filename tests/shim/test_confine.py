@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import uuid
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fleetwire.shim import confine
+from fleetwire.shim.confine import Confinement
 from fleetwire.shim.order import Order, OrderError
 
 if TYPE_CHECKING:
@@ -118,6 +120,19 @@ def test_a_group_is_killed_in_one_step_and_removed(node: Node) -> None:
     assert placed.wait()["signal"] == 9
     assert not group.exists()
     base.rmdir()
+
+
+def test_a_fork_that_fails_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_process() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", no_process)
+    around = Confinement.from_record(confined())
+    assert around is not None
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="temporarily"):
+        confine.execute("/bin/true", ["true"], {}, around, {}, None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_an_order_without_argv_is_none() -> None:

@@ -102,12 +102,12 @@ def execute(  # what posix_spawn is given, and what it cannot do
     """
     reader, writer = os.pipe()
     try:
-        pid = os.fork()
-        if pid == 0:
-            _become(program, argv, environment, confinement, descriptors, terminal, writer)
-    finally:
-        os.close(writer)
-    try:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become(program, argv, environment, confinement, descriptors, terminal, writer)
+        finally:
+            os.close(writer)
         said = b""
         while len(said) < _ERROR_AT_MOST and (part := os.read(reader, _ERROR_AT_MOST)):
             said += part

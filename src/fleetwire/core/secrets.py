@@ -157,7 +157,7 @@ def check_value(value: bytes) -> None:
 
 
 def is_maskable(value: bytes) -> bool:
-    """Say whether the shim will mask it (`fleetwire.shim.variants.maskable`, by the same rule)."""
+    """Say whether the shim will mask it (`fleetwire.shim.variants` finds it by the same rule)."""
     lines = re.split(rb"[\r\n]+", value)
     return len(value.strip(b"\r\n")) >= limits.SECRET_LEAST_BYTES and any(
         len(line) >= limits.SECRET_LEAST_BYTES and not _ARMOUR.fullmatch(line) for line in lines

@@ -52,11 +52,6 @@ def patterns(secrets: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def maskable(secret: bytes) -> bool:
-    """Whether output can be searched for this secret without masking half of all text."""
-    return any(len(part) >= LEAST for part in _parts(secret))
-
-
 def _parts(secret: bytes) -> set[bytes]:
     """The secret without the line ends around it, and each of its lines by itself."""
     whole = secret.strip(b"\r\n")

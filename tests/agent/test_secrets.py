@@ -232,6 +232,7 @@ def test_an_agent_that_starts_removes_what_belongs_to_nothing_alive(tmp_path: Pa
     state.mkdir()
     before = Vault(str(state), [str(memory)])
     assert before.is_in_memory
+    assert not list(memory.iterdir())  # to ask makes nothing
     before.deliver("dead", [Secret("t", "file", "t", CANARY)])
     before.deliver("alive", [Secret("t", "file", "t", CANARY)])
     after = Vault(str(state), [str(memory)])
@@ -248,6 +249,7 @@ def test_a_folder_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> No
     ours.mkdir()
     ours.chmod(0o755)  # anybody may look in
     assert Vault(str(state), [str(memory)]).path == str(state / "secrets")
+    assert not Vault(str(state), [str(memory)]).is_in_memory
     ours.rmdir()
     ours.symlink_to(tmp_path)
     assert Vault(str(state), [str(memory)]).path == str(state / "secrets")

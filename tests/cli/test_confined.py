@@ -31,4 +31,5 @@ def test_nodes_and_doctor_tell_policy_and_protection(system: System) -> None:
     assert b"state absent" in shown
     assert b"protection " in shown
     assert b"no_new_privs True" in shown
+    assert b"secrets_in_memory " in shown
     assert b"nodes: " in system("doctor").stdout

@@ -129,7 +129,7 @@ async def run(
     reserve = Reserve(config.state)
     vault = Vault(config.state)
     spawner = SpawnerLine(config.state, status)
-    around = protection.look()
+    around = protection.look()._replace(secrets_in_memory=vault.is_in_memory)
     status.say("protection", around.sentence())
     _log.info("around tasks: %s", around.sentence())
     roster = Roster(

@@ -28,7 +28,8 @@ _PERIOD_US: Final = 100_000
 class Protection(NamedTuple):
     """What is in force here. `groups`: controller to the folder in which attempts' control groups
     are made; in version 2 they are all the same. `killing`: a folder of version 2 whose groups the
-    kernel kills in one step, "" where there is none.
+    kernel kills in one step, "" where there is none. `secrets_in_memory`: what waits for a task
+    stands on a tmpfs; the vault knows (`agent.vault`).
     """
 
     switches_users: bool
@@ -36,6 +37,7 @@ class Protection(NamedTuple):
     groups: dict[str, str]
     killing: str
     no_new_privs: bool
+    secrets_in_memory: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return what the inventory and doctor say of it."""
@@ -45,6 +47,7 @@ class Protection(NamedTuple):
             "cgroup_controllers": sorted(self.groups),
             "cgroup_kill": bool(self.killing),
             "no_new_privs": self.no_new_privs,
+            "secrets_in_memory": self.secrets_in_memory,
         }
 
     def sentence(self) -> str:
@@ -52,9 +55,10 @@ class Protection(NamedTuple):
         switching = "other users yes" if self.switches_users else "other users no (not root)"
         controllers = f" ({', '.join(sorted(self.groups))})" if self.groups else ""
         privileges = "yes" if self.no_new_privs else "no"
+        secrets = "in memory" if self.secrets_in_memory else "on its disk (no tmpfs)"
         return (
             f"{switching}; control groups {self.cgroup}{controllers}; "
-            f"no new privileges of confined tasks {privileges}"
+            f"no new privileges of confined tasks {privileges}; secrets wait {secrets}"
         )
 
 

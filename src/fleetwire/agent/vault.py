@@ -42,8 +42,9 @@ class Vault:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether it stands on a tmpfs."""
-        return os.path.dirname(self.path) in self._places
+        """Whether it stands on a tmpfs, or will once there is a secret. A look: makes nothing."""
+        paths = [self._in(place) for place in self._places]
+        return any(not os.path.lexists(path) or _is_ours(path) for path in paths)
 
     def deliver(self, attempt: str, secrets: Iterable[Secret], *, other: bool = False) -> str:
         """Leave them for the attempt's shim, whose task runs as another user when `other`; return

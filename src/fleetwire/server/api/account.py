@@ -14,11 +14,12 @@ from fleetwire.core.audit import Target
 from fleetwire.server.api import views, write
 from fleetwire.server.api.doors import Door, caller_of
 from fleetwire.server.api.errors import BadCredentials
+from fleetwire.server.api.login import check_unchanged
 from fleetwire.server.api.noting import address_of, note_of
 from fleetwire.server.api.params import CodeParams, OldPasswordParams, OwnPasswordParams
 from fleetwire.server.api.parts import Parts, parts_of
 from fleetwire.server.domain import factors, people
-from fleetwire.server.domain.people import Caller
+from fleetwire.server.domain.people import Account, Caller
 from fleetwire.server.store import Connection
 from fleetwire.server.store.engine import Tx
 
@@ -28,12 +29,13 @@ RECOVERY_BYTES: Final = 10
 async def change_password(request: Request, body: OwnPasswordParams) -> Response:
     """Change your password; your other logins end."""
     parts, caller = parts_of(request), caller_of(request)
-    await _check_password(request, parts, caller, body.old)
+    proved = await _check_password(request, parts, caller, body.old)
     hashed = await asyncio.to_thread(parts.passwords.hash_blocking, body.new)
 
     note = note_of(request)
 
     def change(tx: Tx) -> None:
+        check_unchanged(proved, people.account_now(tx, caller.user))
         people.set_password(tx, caller.user, password_hash=hashed)
         people.end_sessions(tx, caller.user, but=caller.credential)
         note.say(tx)
@@ -43,15 +45,19 @@ async def change_password(request: Request, body: OwnPasswordParams) -> Response
     return Response(status_code=204)
 
 
-async def _check_password(request: Request, parts: Parts, caller: Caller, password: str) -> None:
-    """Raise BadCredentials unless it is the caller's: an open browser is not enough."""
+async def _check_password(request: Request, parts: Parts, caller: Caller, password: str) -> Account:
+    """Raise BadCredentials unless it is the caller's: an open browser is not enough. Return whose
+    password it was when it was checked.
+    """
     address = address_of(request)
     parts.throttle.take(caller.name, address)
     account = await parts.database.read(lambda c: people.account(c, caller.name))
     stored = None if account is None else account.password_hash
-    if not await parts.passwords.matches(password, stored):
+    is_right = await parts.passwords.matches(password, stored)
+    if account is None or not is_right:
         raise BadCredentials("That is not your password.", hint="Type the one you log in with.")
     parts.throttle.give_back(caller.name, address)
+    return account
 
 
 async def list_sessions(request: Request) -> Response:
@@ -109,11 +115,12 @@ async def begin_totp(request: Request, body: OldPasswordParams) -> Response:
     The secret is in this answer and nowhere else.
     """
     parts, caller = parts_of(request), caller_of(request)
-    await _check_password(request, parts, caller, body.password)
+    proved = await _check_password(request, parts, caller, body.password)
     secret = secrets.token_bytes(totp.SECRET_BYTES)
     note = note_of(request)
 
     def begin(tx: Tx) -> str:
+        check_unchanged(proved, people.account_now(tx, caller.user))
         note.say(tx)
         return factors.begin(
             tx, caller.user, name=caller.name, secret=secret, sealing=parts.sealing

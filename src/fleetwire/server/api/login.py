@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import structlog
@@ -54,9 +55,15 @@ async def login(request: Request, body: LoginParams) -> Response:
             hint="Check both; the first admin's password is in the server's data folder.",
         )
     parts.throttle.give_back(body.username, address)
-    has_factor = await _second_factor(parts, account, body.code)
-    by = "password and second factor" if has_factor else "password"
-    secret = await _begin(parts, account, request, by=by)
+    factor = await _second_factor(parts, account, body.code)
+    by = "password" if factor is None else "password and second factor"
+
+    def check(tx: Tx, now: Account) -> None:
+        check_unchanged(account, now)
+        if factors.since(tx.connection, account.id) != factor:
+            raise changed_meanwhile()
+
+    secret = await _begin(parts, account, request, by=by, check=check)
     shown = {"id": account.id, "name": account.name, "role": account.role}
     response = write.answer({"user": shown, "csrf": csrf_of(secret)})
     _set_cookie(response, request.url.scheme, secret)
@@ -69,10 +76,29 @@ def _is_about(note: Note, account: Account) -> None:
     note.about(by=by, target=Target("user", account.id, account.name))
 
 
-async def _second_factor(parts: Parts, account: Account, code: str | None) -> bool:
-    """Raise unless no code is needed, or this one is good; say whether one was needed."""
-    if not await parts.database.read(lambda c: factors.is_on(c, account.id)):
-        return False
+def check_unchanged(proved: Account, now: Account) -> None:
+    """Raise BadCredentials unless the password that was proved is the account's still: checking
+    it takes a tenth of a second, and who was shut out in it is shut out.
+    """
+    if now.disabled or now.password_hash != proved.password_hash:
+        raise changed_meanwhile()
+
+
+def changed_meanwhile() -> BadCredentials:
+    """Return the error of who proved what is not so any more."""
+    return BadCredentials(
+        "The account was changed while its password was checked.",
+        hint="Try again, with the password and the second factor that it has now.",
+    )
+
+
+async def _second_factor(parts: Parts, account: Account, code: str | None) -> int | None:
+    """Raise unless no code is needed, or this one is good; return `factors.since` of the one that
+    was needed.
+    """
+    since = await parts.database.read(lambda c: factors.since(c, account.id))
+    if since is None:
+        return None
     if code is None:
         raise CodeNeeded(
             "The password is right; your second factor is needed as well.",
@@ -85,17 +111,27 @@ async def _second_factor(parts: Parts, account: Account, code: str | None) -> bo
     ):
         raise factors.bad_code()
     parts.throttle.give_code_back(account.id)
-    return True
+    return since
 
 
-async def _begin(parts: Parts, account: Account, request: Request, *, by: str) -> str:
-    """Begin a session; return its secret. `by` is what has proved who it is."""
+async def _begin(  # each argument is one thing that the login rests on
+    parts: Parts,
+    account: Account,
+    request: Request,
+    *,
+    by: str,
+    check: Callable[[Tx, Account], None],
+) -> str:
+    """Begin a session; return its secret. `by` is what has proved who it is, `check` raises where
+    the account, as it is now, is not what that has proved.
+    """
     secret = parts.secret()
     place = Place(address_of(request), request.headers.get("user-agent", ""))
     note = note_of(request)
     _is_about(note, account)
 
     def start(tx: Tx) -> None:
+        check(tx, people.account_now(tx, account.id))
         people.start_session(
             tx, account.id, secret=people.digest(secret), ids=parts.ids, place=place
         )
@@ -171,7 +207,9 @@ async def oidc_back(request: Request, query: Annotated[OidcBackQuery, Query()]) 
                 ids=parts.ids,
             )
         )
-        secret = await _begin(parts, account, request, by="OpenID provider")
+        secret = await _begin(
+            parts, account, request, by="OpenID provider", check=identities.check_enabled
+        )
     except FleetwireError as error:
         await noting.refuse(parts, note_of(request), error, by="OpenID provider")
         response: Response = _not_in(error)

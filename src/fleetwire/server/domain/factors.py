@@ -37,7 +37,14 @@ class BadCode(FleetwireError):
 
 def is_on(connection: Connection, user: str) -> bool:
     """Say whether a login needs a code."""
-    return factors.is_confirmed(connection, user)
+    return since(connection, user) is not None
+
+
+def since(connection: Connection, user: str) -> int | None:
+    """Return when the second factor that a login needs was confirmed (microseconds since 1970),
+    None where it needs none: another number is another factor.
+    """
+    return factors.confirmed_at(connection, user)
 
 
 def begin(tx: Tx, user: str, *, name: str, secret: bytes, sealing: Sealing) -> str:

@@ -10,7 +10,6 @@ from fleetwire.server.domain import people, users
 from fleetwire.server.domain.errors import NameTaken
 from fleetwire.server.domain.people import Account
 from fleetwire.server.store import factors
-from fleetwire.server.store import people as rows
 from fleetwire.server.store.engine import Tx
 
 
@@ -50,10 +49,15 @@ def enter(
             tx, name, password_hash=users.NO_PASSWORD, is_system_admin=False, ids=ids
         ).id
         factors.put_identity(tx.connection, issuer=issuer, subject=subject, user=user, now=tx.now)
-    row = rows.user_by_word(tx.connection, user)
-    if row is None or row["disabled"]:
+    found = people.account_now(tx, user)
+    check_enabled(tx, found)
+    return found
+
+
+def check_enabled(_: Tx, account: Account) -> None:
+    """Raise NotKnownHere for somebody who may not log in any more."""
+    if account.disabled:
         raise NotKnownHere("You are no user of this server any more.", hint="Ask a system admin.")
-    return Account(row["id"], row["name"], row["role"], row["password_hash"], row["disabled"])
 
 
 def link(tx: Tx, user: str, *, issuer: str, subject: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -131,6 +131,23 @@ def account(connection: Connection, name: str) -> Account | None:
     row = rows.user_by_name(connection, name)
     if row is None:
         return None
+    return _account(row)
+
+
+def account_now(tx: Tx, user: str) -> Account:
+    """Return the user of this id as they are now, and stay so until the commit.
+
+    Between reading an account and proving who it is there is time to change it. What proof began
+    begins in one transaction with this look: who changes the account meanwhile has either done
+    so already, and it is seen here, or waits, and ends what began (`end_sessions`).
+    """
+    row = rows.lock_user(tx.connection, user)
+    if row is None:
+        raise AssertionError("nobody deletes a user")
+    return _account(row)
+
+
+def _account(row: Mapping[Any, Any]) -> Account:
     return Account(row["id"], row["name"], row["role"], row["password_hash"], row["disabled"])
 
 
@@ -192,7 +209,10 @@ def list_sessions(connection: Connection, user: str, now: int) -> list[SessionVi
 
 
 def end_sessions(tx: Tx, user: str, *, but: str | None = None) -> None:
-    """End all sessions of a user, but the one of this digest."""
+    """End all sessions of a user, but the one of this digest; one that is about to begin is
+    either among them or sees what the caller has changed (`account_now`).
+    """
+    rows.lock_user(tx.connection, user)
     for row in rows.list_sessions(tx.connection, user):
         if row["hash"] != but:
             rows.delete_session(tx.connection, row["hash"])

@@ -22,10 +22,11 @@ class TotpRow(NamedTuple):
     last_step: int
 
 
-def is_confirmed(connection: Connection, user: str) -> bool:
-    """Say whether a user has a second factor that counts."""
+def confirmed_at(connection: Connection, user: str) -> int | None:
+    """Return since when a user has a second factor that counts (microseconds), None without one."""
     query = select(totps.c.confirmed_at).where(totps.c.user_id == user)
-    return connection.execute(query).scalar() is not None
+    found: int | None = connection.execute(query).scalar()
+    return found
 
 
 def totp(connection: Connection, user: str) -> TotpRow | None:

@@ -28,6 +28,12 @@ def user_by_name(connection: Connection, name: str) -> RowMapping | None:
     return connection.execute(_USER_BY_NAME, {"name": name}).mappings().first()
 
 
+def lock_user(connection: Connection, user: str) -> RowMapping | None:
+    """Return a user's row, locked: another transaction that locks or changes it waits."""
+    query = select(users).where(users.c.id == user).with_for_update(key_share=True)
+    return connection.execute(query).mappings().first()
+
+
 def user_by_word(connection: Connection, word: str) -> RowMapping | None:
     """Return the user of this id or name, with `totp` (not None where a second factor counts)."""
     query = _USERS.where(or_(users.c.id == word, users.c.name == word))

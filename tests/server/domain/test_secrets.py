@@ -12,8 +12,9 @@ from fleetwire.protocol.versions import ZSTD
 from fleetwire.server.domain import secrets
 from fleetwire.server.master_key import seal_for_node
 from fleetwire.server.store import nodes, tables
+from fleetwire.server.store import secrets as rows
 from fleetwire.testing.fake_node import Behaviour, FakeNode
-from fleetwire.testing.heart import USER, Heart, Serve
+from fleetwire.testing.heart import USER, Heart, Serve, new_id
 
 VALUE = b"canary-of-the-domain"
 SPEC = Script("true", secrets=(SecretUse("token"), SecretUse("token", "env", "TOKEN")))
@@ -104,10 +105,26 @@ async def test_what_was_sealed_goes_when_its_attempt_has_begun(serve: Serve) -> 
             await one.wait_run(run_id)
             found, some = await one.database.read(secrets.spent)
             assert some
-            assert found == await sealed_rows(one)
+            assert [attempt for attempt, _ in found] == await sealed_rows(one)
             await one.forgetting.round()
             assert await sealed_rows(one) == []
             assert await one.database.read(secrets.spent) == ([], False)
+
+
+async def test_what_is_sealed_anew_between_a_look_and_its_deletion_stays(serve: Serve) -> None:
+    attempt, other = new_id(), new_id()
+    async with serve(loops=False) as one:
+        await one.database.write(
+            lambda tx: rows.put_sealed(tx.connection, {attempt: (1, b"old"), other: (1, b"old")})
+        )
+        found, _ = await one.database.read(secrets.spent)
+        assert sorted(found) == sorted([(attempt, 1), (other, 1)])
+        # The attempt is given back and assigned again: it keeps its id, and has a new epoch.
+        await one.database.write(lambda tx: rows.put_sealed(tx.connection, {attempt: (2, b"new")}))
+        await one.database.write(lambda tx: secrets.drop(tx, found))
+        assert await one.database.read(lambda c: rows.sealed_of(c, [attempt, other])) == {
+            (attempt, 2): b"new"
+        }
 
 
 async def test_an_agent_that_knows_no_secrets_never_gets_such_a_run(serve: Serve) -> None:

@@ -174,14 +174,16 @@ def key_ids(connection: Connection) -> frozenset[str]:
     return rows.key_ids(connection)
 
 
-def spent(connection: Connection) -> tuple[list[str], bool]:
-    """Return attempts whose sealed secrets are not needed any more, and whether any are sealed."""
+def spent(connection: Connection) -> tuple[list[tuple[str, int]], bool]:
+    """Return what was sealed and is not needed any more, as attempt and epoch, and whether
+    anything is sealed.
+    """
     return rows.spent(connection)
 
 
-def drop(tx: Tx, attempts: Sequence[str]) -> None:
-    """Forget what was sealed for these attempts."""
-    rows.drop_sealed(tx.connection, attempts)
+def drop(tx: Tx, found: Sequence[tuple[str, int]]) -> None:
+    """Forget what `spent` has found: nothing that was sealed for the same attempts since."""
+    rows.drop_sealed(tx.connection, found)
 
 
 def context(project: str, name: str, version: int) -> bytes:

@@ -30,6 +30,6 @@ class SecretsLoop:
             self._rest.after(nothing_waits=not some)
             if not found:
                 break
-            await self._database.write(partial(secrets.drop, attempts=found))
+            await self._database.write(partial(secrets.drop, found=found))
             forgot += len(found)
         return f"forgot what was sealed for {forgot} attempts"

@@ -69,7 +69,7 @@ _SEALED = PreparedIn(
 )
 # What is sealed is needed until its attempt has begun, or cannot begin any more.
 _SPENT = (
-    select(sealed_secrets.c.attempt_id)
+    select(sealed_secrets.c.attempt_id, sealed_secrets.c.epoch)
     .join_from(sealed_secrets, attempts, attempts.c.id == sealed_secrets.c.attempt_id, isouter=True)
     .where(
         or_(
@@ -79,6 +79,12 @@ _SPENT = (
         )
     )
     .limit(512)
+)
+
+_DROP = (
+    delete(sealed_secrets)
+    .where(sealed_secrets.c.attempt_id == bindparam("attempt"))
+    .where(sealed_secrets.c.epoch == bindparam("of"))
 )
 
 
@@ -155,7 +161,7 @@ def put_sealed(connection: Connection, sealed: Mapping[str, tuple[int, bytes]]) 
     """Store what is sealed, by attempt, with the epoch that it is for."""
     if not sealed:
         return
-    drop_sealed(connection, list(sealed))
+    connection.execute(delete(sealed_secrets).where(sealed_secrets.c.attempt_id.in_(sealed)))
     connection.execute(
         insert(sealed_secrets),
         [
@@ -170,18 +176,18 @@ def sealed_of(connection: Connection, ids: Sequence[str]) -> dict[tuple[str, int
     return {(id_, epoch): bytes(body) for id_, epoch, body in _SEALED.rows(connection, ids)}
 
 
-def spent(connection: Connection) -> tuple[list[str], bool]:
-    """Return attempts for which something is sealed that is not needed any more, and whether
-    there is anything sealed at all.
+def spent(connection: Connection) -> tuple[list[tuple[str, int]], bool]:
+    """Return what is sealed and not needed any more, as attempt and epoch, and whether there is
+    anything sealed at all.
     """
-    found = [id_ for (id_,) in connection.execute(_SPENT)]
+    found = [(id_, epoch) for id_, epoch in connection.execute(_SPENT)]
     some = connection.execute(select(sealed_secrets.c.attempt_id).limit(1)).first()
     return found, some is not None
 
 
-def drop_sealed(connection: Connection, ids: Sequence[str]) -> None:
-    """Forget what was sealed for these attempts."""
-    connection.execute(delete(sealed_secrets).where(sealed_secrets.c.attempt_id.in_(list(ids))))
+def drop_sealed(connection: Connection, spent: Sequence[tuple[str, int]]) -> None:
+    """Forget what was sealed for these attempts in these epochs; what was sealed since stays."""
+    connection.execute(_DROP, [{"attempt": id_, "of": epoch} for id_, epoch in spent])
 
 
 def _value(row: Any) -> ValueRow:  # noqa: ANN401 - a row of _VALUES

@@ -171,3 +171,4 @@ def test_a_key_used_before_an_update_still_fits_after_it() -> None:
     )
     assert canonical(request()) != canonical(request(retry=policy()))
     assert canonical(request()) != canonical(request(lost_after=1.0))
+    assert canonical(request()) != canonical(request(), "a-project") != canonical(request(), "b")

@@ -158,16 +158,17 @@ class RunRequest(msgspec.Struct, frozen=True):
 
 
 _sorted = msgspec.json.Encoder(order="sorted")
-_ADDED: Final = {"lost_after": limits.LOST_AFTER_S, "retry": None}
+_ADDED: Final = {"lost_after": limits.LOST_AFTER_S, "retry": None, "project": None}
 
 
-def canonical(request: RunRequest) -> bytes:
-    """Return the bytes by which two requests are the same (`Idempotency-Key`, P1).
+def canonical(request: RunRequest, project: str | None = None) -> bytes:
+    """Return the bytes by which two requests are the same (`Idempotency-Key`, P1). `project` is
+    the id of the one that it is for, None for the one of the time before there were projects.
 
-    Fields that came after release 0.1.0 stand in them only where they say something: a key that
-    was used before an update must still fit after it.
+    What came after release 0.1.0 stands in them only where it says something: a key that was used
+    before an update must still fit after it.
     """
-    fields = msgspec.to_builtins(request)
+    fields = {**msgspec.to_builtins(request), "project": project}
     return _sorted.encode(
         {name: value for name, value in fields.items() if _ADDED.get(name, fields) != value}
     )

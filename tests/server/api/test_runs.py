@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from fleetwire.core import limits
+from fleetwire.core.specs import canonical
 from fleetwire.server.api import views
+from fleetwire.server.api.params import RunParams
 from fleetwire.server.api.write import SCRIPT_IN_LISTS, rfc3339
 from fleetwire.server.durable.errors import DatabaseUnavailable, StorageFull
 from fleetwire.server.durable.reserve import Reserve
@@ -123,6 +126,23 @@ def test_idempotency(fleet: Server) -> None:
     other = fleet.call("POST", "/api/v1/runs", body | {"name": "x"}, headers=key)
     assert (other.status, other.code) == (409, "idempotency-key-reused")
     assert fleet.call("POST", "/api/v1/runs", body).json["id"] != first.json["id"]
+
+
+def test_a_key_is_of_one_project(fleet: Server) -> None:
+    fleet.add_node("keys-a", project=fleet.new_project("keys"), runs="yes")
+    body = {"spec": {"kind": "ping"}, "selector": "runs=yes"}
+    key = {"Idempotency-Key": "of default"}
+    first = fleet.call("POST", "/api/v1/runs", body, headers=key)
+    assert (first.status, first.json["project"]) == (201, "default")
+    other = fleet.call("POST", "/api/v1/runs", body | {"project": "keys"}, headers=key)
+    assert (other.status, other.code) == (409, "idempotency-key-reused")
+    again = fleet.call("POST", "/api/v1/runs", body | {"project": "default"}, headers=key)
+    assert (again.status, again.json["id"]) == (200, first.json["id"])
+    # a key of the time before there were projects still fits
+    mine = tables.runs.select().where(tables.runs.c.id == first.json["id"])
+    of_default = fleet.read(lambda c: c.execute(mine).mappings().one())
+    asked = canonical(RunParams.model_validate(body).request())
+    assert of_default["idempotency_hash"] == hashlib.sha256(asked).hexdigest()
 
 
 def test_the_same_key_at_once_is_one_run(fleet: Server) -> None:

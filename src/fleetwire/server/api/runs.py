@@ -10,7 +10,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fleetwire.core import limits
+from fleetwire.core import access, limits
 from fleetwire.core.access import Reach
 from fleetwire.core.specs import RunRequest, canonical
 from fleetwire.server.api import cursor, secrets, write
@@ -44,9 +44,9 @@ async def submit(request: Request, body: RunParams) -> Response:
     """
     parts, caller, reach = parts_of(request), caller_of(request), reach_of(request)
     asked = body.request()
-    idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked)
     by = Submitter(caller.user, caller.name)
     project = await _project(parts, body.project, reach)
+    idempotency = _idempotency(request.headers.getlist("idempotency-key"), asked, project)
     note = note_of(request)
     note.about(chain=project)
     secrets.check_use(caller, asked.spec, project)
@@ -70,7 +70,7 @@ async def _project(parts: Parts, word: str | None, reach: Reach) -> str:
     return await parts.database.read(lambda c: finding.project_for(c, word, reach))
 
 
-def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
+def _idempotency(keys: list[str], asked: RunRequest, project: str) -> tuple[str, str] | None:
     if not keys:
         return None
     if len(keys) > 1:
@@ -85,7 +85,8 @@ def _idempotency(keys: list[str], asked: RunRequest) -> tuple[str, str] | None:
             hint=f"Send 1 to {limits.IDEMPOTENCY_KEY_CHARS} printable ASCII characters.",
             field="Idempotency-Key",
         )
-    return key, hashlib.sha256(canonical(asked)).hexdigest()
+    told = canonical(asked, None if project == access.DEFAULT_PROJECT else project)
+    return key, hashlib.sha256(told).hexdigest()
 
 
 async def list_(request: Request, query: Annotated[RunsQuery, Query()]) -> Response:

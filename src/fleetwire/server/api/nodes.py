@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleetwire.core import access
-from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.server.api import cursor, write
 from fleetwire.server.api import views as shapes
 from fleetwire.server.api.doors import Door, caller_of, reach_of
@@ -57,11 +56,14 @@ async def change(request: Request, node: str, body: NodeParams) -> Response:
     note = note_of(request)
 
     def set_admin(tx: Tx) -> None:
-        was = views.get_node(tx.connection, id_)
-        if {was.admin, body.admin} & LOCKED_OUT:
-            finding.node(tx.connection, id_, manages)
-        nodes.set_admin(tx, id_, body.admin, by=caller.name)
-        say(tx, note, id_, admin=body.admin, was=was.admin)
+        was = nodes.set_admin(
+            tx,
+            id_,
+            body.admin,
+            by=caller.name,
+            check_lockout=lambda: finding.node(tx.connection, id_, manages),
+        )
+        say(tx, note, id_, admin=body.admin, was=was)
 
     await parts.database.write(set_admin)
     found = await parts.database.read(lambda c: views.get_node(c, id_))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -244,8 +244,17 @@ def approve(tx: Tx, node: str, *, by: str) -> None:
     tx.nudge(f"dispatch:{node}")
 
 
-def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) -> None:
-    """Drain, resume, disable a node: a new revision of Desired (5.13). `by` is a user's name.
+def set_admin(
+    tx: Tx,
+    node: str,
+    admin: AdminState,
+    *,
+    by: str | None = None,
+    check_lockout: Callable[[], object] = lambda: None,
+) -> AdminState:
+    """Drain, resume, disable a node: a new revision of Desired (5.13). `by` is a user's name,
+    `check_lockout` raises where they may not lock a node out or let it in again: it is called,
+    with the node locked, if that is what this would do. Return what the node was before.
 
     `draining` becomes `drained` only when the node has confirmed it and nothing runs there.
     Raises NotFound, NotAdmitted.
@@ -253,6 +262,8 @@ def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) ->
     row = nodes.lock(tx.connection, node)
     if row is None:
         raise NotFound(f"There is no node {node}.", hint="fleetwire nodes lists them.")
+    if {row.admin, admin} & LOCKED_OUT:
+        check_lockout()
     if row.admin in {"waiting", "quarantined"}:
         way = "approve" if row.admin == "waiting" else "release"
         raise NotAdmitted(
@@ -260,7 +271,7 @@ def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) ->
             hint=f"fleetwire nodes {way} {row.name}, or fleetwire nodes revoke {row.name}.",
         )
     if admin == row.admin or (admin == "draining" and row.admin == "drained"):
-        return
+        return row.admin
     nodes.change(tx.connection, node, admin=admin, revision=row.revision + 1)
     node_story.say(tx, node, f"is now {admin}" + (f", by {by}" if by else ""))
     if admin == "disabled":
@@ -277,6 +288,7 @@ def set_admin(tx: Tx, node: str, admin: AdminState, *, by: str | None = None) ->
     tx.nudge(f"node:{node}")
     tx.nudge("nodes")
     tx.nudge(f"dispatch:{node}")
+    return row.admin
 
 
 def confirm_drains(tx: Tx) -> int:

@@ -93,17 +93,17 @@ def change(
     A disabled user's sessions end; their tokens are refused as long as they are disabled. Raises
     NotFound, LastAdmin, Forbidden.
     """
-    found = get(tx.connection, word)
+    user = get(tx.connection, word).id
+    admins = rows.lock_active(tx.connection, role=SYSTEM_ADMIN, user=user)
+    found = get(tx.connection, user)
     if is_system_admin and found.id == by and found.role != SYSTEM_ADMIN:
         raise Forbidden("Nobody raises their own rights.", hint="Ask a system admin.")
     lowered = disabled or is_system_admin is False
-    if lowered and found.role == SYSTEM_ADMIN and not found.disabled:
-        others = rows.count_active(tx.connection, role=SYSTEM_ADMIN, but=found.id)
-        if not others:
-            raise LastAdmin(
-                f"{found.name} is the only system admin that is not disabled.",
-                hint="Make another one first: fleetwire users create NAME --system-admin.",
-            )
+    if lowered and admins == {found.id}:
+        raise LastAdmin(
+            f"{found.name} is the only system admin that is not disabled.",
+            hint="Make another one first: fleetwire users create NAME --system-admin.",
+        )
     if disabled is not None:
         rows.change_user(tx.connection, found.id, disabled=disabled)
         if disabled:

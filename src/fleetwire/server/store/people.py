@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from fleetwire.server.store.tables import sessions, tokens, totps, users
 
@@ -54,16 +65,20 @@ def change_user(connection: Connection, user: str, **values: object) -> None:
     connection.execute(update(users).where(users.c.id == user).values(**values))
 
 
-def count_active(connection: Connection, *, role: str, but: str) -> int:
-    """Return how many other users of this role are not disabled."""
+def lock_active(connection: Connection, *, role: str, user: str) -> set[str]:
+    """Lock a user, and all of this role who are not disabled; return the ids of the latter.
+
+    In the order of the ids: of two that do this at once only one waits.
+    """
+    is_active = and_(users.c.role == role, users.c.disabled.is_(sqlalchemy.false()))
     query = (
-        select(func.count())
-        .select_from(users)
-        .where(users.c.role == role)
-        .where(users.c.id != but)
-        .where(users.c.disabled.is_(sqlalchemy.false()))
+        select(users.c.id, users.c.role, users.c.disabled)
+        .where(or_(is_active, users.c.id == user))
+        .order_by(users.c.id)
+        .with_for_update(key_share=True)
     )
-    return int(connection.execute(query).scalar_one())
+    found = connection.execute(query).all()
+    return {id_ for id_, its, is_disabled in found if its == role and not is_disabled}
 
 
 def set_password_hash(connection: Connection, user: str, password_hash: str) -> None:

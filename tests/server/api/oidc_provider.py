@@ -2,8 +2,8 @@
 
 It prints its address and serves until its stdin ends. It is strict where a real one is: the code
 is good once, for the client that proves itself, the same address and the right PKCE verifier. What
-is wrong with its ID tokens is the first word of `login_hint`, which a test adds to the address
-that the server sends the browser to.
+is wrong with its ID tokens, or new of its keys, is the first word of `login_hint`, which a test
+adds to the address that the server sends the browser to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 CLIENT, SECRET = "fleetwire", "client secret & more"
-KEY = RSAKey.generate_key(2048, {"kid": "k1", "use": "sig", "alg": "RS256"})
-OTHER = RSAKey.generate_key(2048, {"kid": "k1"})
+
+
+def new_key(kid: str) -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": kid, "use": "sig", "alg": "RS256"})
+
+
+OTHER = new_key("k1")
+keys = [new_key("k1")]
 codes: dict[str, dict[str, str]] = {}
 
 
@@ -35,7 +41,12 @@ def id_token(asked: dict[str, str], issuer: str) -> str:
         "iss": issuer, "sub": f"subject of {name}", "aud": CLIENT, "iat": now, "exp": now + 300,
         "nonce": asked["nonce"], "preferred_username": name,
     }  # fmt: skip
-    header, key = {"alg": "RS256", "kid": "k1"}, KEY
+    match wrong:
+        case "new-key":
+            keys[:] = [new_key(f"{keys[0].kid}-next")]
+        case "same-name":
+            keys[:] = [new_key(str(keys[0].kid))]
+    header, key = {"alg": "RS256", "kid": keys[0].kid}, keys[0]
     match wrong:
         case "issuer":
             claims["iss"] = "https://evil.example"
@@ -81,7 +92,7 @@ class Door(BaseHTTPRequestHandler):
                 "jwks_uri": f"{self.issuer}/keys",
             })  # fmt: skip
         elif parts.path == "/keys":
-            self.answer({"keys": [KEY.as_dict(private=False)]})
+            self.answer({"keys": [one.as_dict(private=False) for one in keys]})
         elif parts.path == "/authorize":
             asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
             assert asked["client_id"] == CLIENT

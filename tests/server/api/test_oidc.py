@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -16,10 +16,14 @@ from tests.server.api import oidc_provider
 
 from fleetwire.server.api import oidc
 from fleetwire.server.config import BadConfig, Config
-from fleetwire.server.store import tables
+from fleetwire.server.domain import identities
+from fleetwire.server.store import people, tables
 
 if TYPE_CHECKING:
     from tests.server.api.conftest import Answer, Server
+
+    from fleetwire.server.domain.people import Account
+    from fleetwire.server.store.engine import Tx
 
 PROVIDER = Path(__file__).with_name("oidc_provider.py")
 BACK = "/api/v1/login/oidc/callback"
@@ -141,9 +145,24 @@ def test_one_logs_in_and_may_nothing_yet(ours: Server) -> None:
         "no-expiry", "key", "hmac", "none",
     ],
 )  # fmt: skip
-def test_a_wrong_id_token_is_refused(
-    server: Server, issuer: str, wrong: str, tmp_path: Path
+def test_a_wrong_id_token_is_refused(attempt: Callable[[str], oidc.Vouched], wrong: str) -> None:
+    assert attempt("right ann").subject == "subject of ann"
+    with pytest.raises(oidc.Refused):
+        attempt(f"{wrong} ann")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["new-key", "same-name"])
+def test_a_provider_changes_its_key_between_two_logins(
+    attempt: Callable[[str], oidc.Vouched], change: str
 ) -> None:
+    assert attempt("right ann").subject == "subject of ann"
+    assert attempt(f"{change} ann").subject == "subject of ann"
+
+
+@pytest.fixture
+def attempt(server: Server, issuer: str, tmp_path: Path) -> Callable[[str], oidc.Vouched]:
+    """Log in as a hint says, always at one server, which has asked the provider before."""
     secret = tmp_path / "client-secret"
     secret.write_text(oidc_provider.SECRET)
     config = Config(
@@ -156,16 +175,30 @@ def test_a_wrong_id_token_is_refused(
         settings, clock=server.parts.clock, monotonic=server.parts.auth._monotonic
     )
 
-    async def attempt(hint: str) -> oidc.Vouched:
+    async def go(hint: str) -> oidc.Vouched:
         location = await provider.begin("s" * 43, f"{server.origin}{BACK}")
         query = parse_qs(urlsplit(at_provider(location, hint)).query)
         return await provider.finish(
             "s" * 43, f"{server.origin}{BACK}", state=query["state"][0], code=query["code"][0]
         )
 
-    assert server.run(attempt("right ann")).subject == "subject of ann"
-    with pytest.raises(oidc.Refused):
-        server.run(attempt(f"{wrong} ann"))
+    return lambda hint: server.run(go(hint))
+
+
+@pytest.mark.slow
+def test_who_is_disabled_on_the_way_back_is_out(
+    ours: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = identities.enter
+
+    def entered_and_disabled(tx: Tx, **who: Any) -> Account:
+        account = enter(tx, **who)
+        people.change_user(tx.connection, account.id, disabled=True)
+        return account
+
+    monkeypatch.setattr(identities, "enter", entered_and_disabled)
+    assert problem(login(ours, "right ann")) == "not-known-here"
+    assert not ours.read(lambda c: c.execute(tables.sessions.select()).all())
 
 
 @pytest.mark.slow

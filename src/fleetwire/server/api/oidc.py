@@ -152,14 +152,20 @@ class Provider:
     async def _verify(self, token: str, nonce: str, access_token: Any) -> Vouched:  # noqa: ANN401 - JSON
         from authlib.oidc.core import CodeIDToken  # noqa: PLC0415 - see above
         from joserfc import jwt  # noqa: PLC0415 - see above
-        from joserfc.errors import JoseError  # noqa: PLC0415 - see above
+        from joserfc.errors import (  # noqa: PLC0415 - see above
+            BadSignatureError,
+            InvalidKeyIdError,
+            JoseError,
+        )
 
         settings = self.settings
         try:
             keys = await self._key_set(is_fresh=False)
             try:
                 read = jwt.decode(token, keys, algorithms=list(ALGORITHMS))
-            except ValueError:  # no key of this name: the provider may have new ones
+            except (InvalidKeyIdError, BadSignatureError, ValueError):
+                # No key of this name, or it is not the one: the provider may have new ones. The
+                # token is its own answer to a code, so no stranger has us ask again and again.
                 keys = await self._key_set(is_fresh=True)
                 read = jwt.decode(token, keys, algorithms=list(ALGORITHMS))
             claims = CodeIDToken(

@@ -126,7 +126,8 @@ def test_one_logs_in_and_may_nothing_yet(ours: Server) -> None:
     assert ours.call("POST", "/api/v1/users", made).status == 201
     page = session(login(ours, "right admin"))
     assert ours.call("GET", "/api/v1/me", headers=page, token=None).json["name"] == "bob"
-    assert ours.call("POST", "/api/v1/users", made | {"name": "eve"}).code == "name-taken"
+    taken = ours.call("POST", "/api/v1/users", made | {"name": "eve"})
+    assert (taken.code, taken.json["field"]) == ("name-taken", "oidc_subject")
     # and each of these stands in the audit, with how it was proved
     told = [
         (entry["actor"]["name"], entry["outcome"])

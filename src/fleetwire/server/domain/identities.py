@@ -64,6 +64,8 @@ def link(tx: Tx, user: str, *, issuer: str, subject: str) -> None:
     """Say that this user (by id) is that (issuer, subject). Raises NameTaken."""
     if factors.user_of(tx.connection, issuer, subject) is not None:
         raise NameTaken(
-            "This identity belongs to a user already.", hint="Look at the others.", field="subject"
+            "This identity belongs to a user already.",
+            hint="Look at the others.",
+            field="oidc_subject",
         )
     factors.put_identity(tx.connection, issuer=issuer, subject=subject, user=user, now=tx.now)

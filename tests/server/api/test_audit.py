@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,13 @@ from sqlalchemy import text
 from fleetwire.client import Client
 from fleetwire.client.audit import Audit, Export, Verified, read_key
 from fleetwire.core import access, audit, limits, totp
-from fleetwire.core.audit import ACTIONS, SYSTEM, Head
+from fleetwire.core.audit import ACTIONS, SYSTEM, Head, Origin
+from fleetwire.core.sparing import Sparing
 from fleetwire.server import app
+from fleetwire.server.api import noting
 from fleetwire.server.api.doors import Door, Unguarded
+from fleetwire.server.api.errors import BadCredentials
+from fleetwire.server.api.noting import Note
 from fleetwire.server.api.routes import DOORS
 from fleetwire.server.domain import audit as audits
 from fleetwire.server.store import tables
@@ -232,6 +237,18 @@ def test_a_flood_of_refusals_is_bounded_and_counted(new_server: NewServer) -> No
     newest, before = entries(server, system=True, actor="flo")[:2]
     assert newest["detail"]["left_out"] == "5"
     assert "left_out" not in before["detail"]
+
+
+def test_a_flood_from_one_network_is_one_flood(server: Server) -> None:
+    """Whoever has one IPv6 address has 2**64 of them."""
+    few = Sparing(1, within_s=60.0, most_of_all=100)
+    parts = dataclasses.replace(server.parts, refusals=few)
+    refused = BadCredentials("No.", hint="No.")
+    for address in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff", "2001:db8:0:1::1"):
+        stranger = Origin("stranger", address=address)
+        server.run(noting.refuse(parts, Note("login", stranger), refused))
+    told = [one["address"] for one in entries(server, system=True, action="login")]
+    assert [one for one in told if "db8" in one] == ["2001:db8:0:1::1", "2001:db8::1"]
 
 
 def test_logins_are_told_with_what_proved_them_and_never_a_password(new_server: NewServer) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
 
 from fleetwire.core.access import DEFAULT_PROJECT
+from fleetwire.core.sparing import Sparing
 from fleetwire.server.domain import enrolment, views
 from fleetwire.server.gateway.enrolment import BODY_BYTES
 from fleetwire.testing.heart import Heart, Serve
@@ -87,6 +89,24 @@ async def test_fifty_at_once_on_their_own_sockets_make_one_node(serve: Serve) ->
         assert told == [("done", "", "stranger"), *[used] * 49]
         assert {entry.address for entry in audited} == {"127.0.0.1"}
         assert token not in json.dumps([entry.detail for entry in audited])
+
+
+async def test_a_flood_from_one_network_is_one_flood(serve: Serve) -> None:
+    """Whoever has one IPv6 address has 2**64 of them."""
+
+    async def come(one: Heart, address: str) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": registration("no-such-token")}
+
+        request = Request({"type": "http", "method": "POST", "client": (address, 1)}, receive)
+        assert (await one.enrolment.register(request)).status_code == 401
+
+    async with serve(loops=False) as one:
+        one.enrolment._refusals = Sparing(1, within_s=60.0, most_of_all=100)
+        for address in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff", "2001:db8:0:1::1"):
+            await come(one, address)
+        audited = [found.entry.address for found in await one.audited("node.enrol")]
+        assert sorted(audited) == ["2001:db8:0:1::1", "2001:db8::1"]
 
 
 async def test_a_taken_name(serve: Serve) -> None:

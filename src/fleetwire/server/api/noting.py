@@ -16,6 +16,7 @@ from fleetwire.core import access, limits
 from fleetwire.core.access import Forbidden
 from fleetwire.core.audit import NOTHING, SYSTEM, Act, Action, Origin, Target
 from fleetwire.core.errors import FleetwireError
+from fleetwire.core.shares import origin
 from fleetwire.server.api.errors import status_of
 from fleetwire.server.api.parts import Parts
 from fleetwire.server.domain.people import Caller
@@ -134,10 +135,10 @@ async def refuse(
     parts: Parts, note: Note, error: FleetwireError, *, route: str = "", **asked: str
 ) -> None:
     """Write a refusal, in a commit of its own, which who asked need not know has failed. Of many
-    alike only some are written, and how many were not.
+    alike, by one user or from one origin, only some are written, and how many were not.
     """
     note.nothing()
-    key = note.by.id or note.by.address
+    key = note.by.id or origin(note.by.address)
     left_out = parts.refusals.take(f"{key} {note.action}", parts.monotonic())
     if left_out is None:
         return

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from fleetwire.core import limits
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.pins import CA_PATH
+from fleetwire.core.shares import origin
 from fleetwire.core.sparing import Sparing
 from fleetwire.server.domain import nodes
 from fleetwire.server.domain.enrolment import Keys
@@ -106,9 +107,9 @@ class Enrolment:
         self, asked: Registration, address: str | None, error: FleetwireError
     ) -> None:
         """Record it in a commit of its own, which who asked need not know has failed. Of a flood
-        from one address some are, and how many were not: strangers must not fill the disk.
+        from one origin some are, and how many were not: strangers must not fill the disk.
         """
-        left_out = self._refusals.take(address or "", self._monotonic())
+        left_out = self._refusals.take(origin(address), self._monotonic())
         if left_out is None:
             return
         try:

@@ -44,6 +44,13 @@ def log_failure(
         logger.error(event, exc_info=error, **where)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """uvicorn reports each answer that has no end as an error. The front door has said already
+    that it cut it short, and why.
+    """
+    return record.msg != "ASGI callable returned without completing response."
+
+
 def set_up(level: str, form: Literal["console", "json"] | None) -> None:
     """Configure structlog and the standard library's logging, once per process."""
     form = form or ("console" if sys.stderr.isatty() else "json")
@@ -81,4 +88,5 @@ def set_up(level: str, form: Literal["console", "json"] | None) -> None:
     root.setLevel(level.upper())
     # uvicorn tells of every socket and of its own start and end: only its warnings matter here.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(is_news)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
+import http.client
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from fleetwire.core.chunks import Piece
-from fleetwire.server.api import views
+from fleetwire.server.api import attempts, views
 from fleetwire.server.api.write import MERGE_US, parts
+from fleetwire.server.log import is_news
 from fleetwire.server.logs.base import Chunk
 
 if TYPE_CHECKING:
@@ -118,6 +124,56 @@ def test_a_large_raw_log_is_exact(server: Server) -> None:
         server.append(attempt, data)
     answer = server.call("GET", f"/api/v1/attempts/{attempt}/log/raw")
     assert hashlib.sha256(answer.body).digest() == total.digest()
+
+
+@pytest.mark.parametrize("cut_by", ["the log", "the reader's rights", "a fault"])
+def test_a_download_that_is_cut_short_looks_so(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    cut_by: str,
+) -> None:
+    """Its reader cannot take it for whole, no second answer begins within it, and only a fault of
+    ours is logged as one.
+    """
+    name = "cut-by-" + cut_by.rpartition(" ")[2]
+    server.add_node(name)
+    attempt = server.submit(nodes=[name])["tasks"][0]["attempt"]
+    server.append(attempt, b"x" * 3000)
+    token = server.new_user(name, "viewer")
+    waits = threading.Event()
+    read = server.process.logs.read
+
+    async def read_some(segment: str, attempt: str, offset: int, limit: int) -> list[Chunk]:
+        if not offset:
+            return await read(segment, attempt, offset, limit)
+        if cut_by == "the reader's rights":
+            waits.set()
+            await asyncio.Event().wait()
+        if cut_by == "a fault":
+            raise ZeroDivisionError
+        return []
+
+    monkeypatch.setattr(attempts, "RAW_BYTES", 1000)
+    monkeypatch.setattr(server.process.logs, "read", read_some)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with contextlib.closing(connection), capture_logs() as told:
+        path = f"/api/v1/attempts/{attempt}/log/raw"
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        assert response.status == 200
+        if cut_by == "the reader's rights":
+            assert waits.wait(30)
+            assert server.call("PATCH", f"/api/v1/users/{name}", {"disabled": True}).status == 200
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            response.read()
+    assert cut.value.partial == b"x" * 1000
+    (line,) = [one for one in told if one["log_level"] in {"warning", "error"}]
+    is_ours = cut_by == "a fault"
+    assert line["event"] == ("request failed" if is_ours else "answer cut short")
+    assert ("ZeroDivisionError" in line["error"]) is is_ours
+    assert "Traceback" not in caplog.text
+    assert [is_news(record) for record in caplog.records] == [False]
 
 
 def test_a_log_without_output(server: Server) -> None:

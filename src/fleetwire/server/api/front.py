@@ -79,6 +79,9 @@ class FrontDoor:
                 raise _too_large()
             await self._app(scope, body.receive, answer.send)
         except FleetwireError as error:
+            if answer.has_begun:
+                self._log.warning("answer cut short", path=scope["path"], error=str(error))
+                return  # the server closes the connection, so nobody takes it for whole
             await problem_of(error)(scope, receive, answer.send)
         except ClientDisconnect:
             return  # nobody is there to be answered
@@ -93,7 +96,7 @@ class FrontDoor:
                 where=_where(error),
             )
             if answer.has_begun:
-                return  # cut short: the server closes the connection, so nobody takes it for whole
+                return  # as above
             response = problem(
                 "internal",
                 500,

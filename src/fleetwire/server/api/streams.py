@@ -142,9 +142,16 @@ async def wait_gone(receive: Receive) -> None:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Run all until the first ends, then cancel the others; what any raises is raised."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one) for one in waits]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+    """Run all until the first ends, then cancel the others. What one raises is raised as it is,
+    because whoever answers a request knows errors by their kind; of several, a group.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in waits]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as raised:
+        if len(raised.exceptions) == 1:
+            raise raised.exceptions[0] from None
+        raise

@@ -13,6 +13,7 @@ from fleetwire.core.absences import Life
 from fleetwire.core.clones import Step
 from fleetwire.core.desired import Observation, Observed
 from fleetwire.core.happenings import Exited, Started
+from fleetwire.core.sparing import Sparing
 from fleetwire.protocol import codec, messages, versions
 from fleetwire.protocol.conversation import AgentConversation, SignatureNeeded
 from fleetwire.server.domain import node_story, nodes, removal
@@ -178,6 +179,46 @@ async def test_a_node_that_speaks_with_another_ones_ids_is_refused_and_it_is_rec
                     await listener.wait(1)
             (task,) = (await one.run(run)).tasks
             assert (task.outcome, task.node) == ("succeeded", "b")
+
+
+async def test_a_node_that_links_again_and_again_fills_no_record(serve: Serve) -> None:
+    """What it names of others, and the stops it refuses, are recorded so often for the node,
+    whatever number of links it has had.
+    """
+    async with serve() as one:
+        a, b = await one.node("a"), await one.node("b", Behaviour(hold=True))
+        refusals = Sparing(2, within_s=60.0, most_of_all=100)
+        one.gateway._rooms = one.gateway._rooms._replace(refusals=refusals)
+        async with b.connected():
+            run = await one.submit(nodes=("a",))
+            await one.submit(nodes=("b",))
+            async with a.connected():
+                await one.wait_run(run)
+            await b.wait(lambda: bool(b.spool))
+            (held,) = b.spool.values()
+            ((mine, epoch),) = a.starts
+
+            async def speak(number: int) -> None:
+                async with a.connected():
+                    unknown = len(a.unknown)
+                    refused = messages.StopRefused(mine, epoch, 1, f"for the reason {number}")
+                    a._talk().send_refusal(refused)
+                    a._wake.set()
+                    await a.raw(codec.encode_log(held.attempt, 0, 5, b"x" * 5, zstd=False))
+                    await a.wait(lambda: len(a.unknown) > unknown)
+                    await one.database.write(lambda _: None)  # what it made us write is written
+
+            for number in range(4):
+                await speak(number)
+            assert [found.entry.detail for found in await one.audited("node.foreign-ids")] == [
+                {"attempts": held.attempt, "count": "1"}
+            ]
+            assert len([text for text in await one.story(run) if "ALARM" in text]) == 2
+            one.clock.ahead_s += 61
+            await speak(4)
+            newest, _ = await one.audited("node.foreign-ids")
+            assert newest.entry.detail["left_out"] == "3"
+            assert len([text for text in await one.story(run) if "ALARM" in text]) == 3
 
 
 @pytest.mark.parametrize(

@@ -357,9 +357,9 @@ def write_links(tx: Tx, noticed: Noticed) -> None:
         tx.nudge(f"dispatch:{node}")
 
 
-def note_strange(tx: Tx, node: str, ids: Sequence[str]) -> None:
+def note_strange(tx: Tx, node: str, ids: Sequence[str], left_out: int = 0) -> None:
     """A node spoke of attempts that it does not have: where they are other nodes', its story says
-    so. What it said was refused.
+    so. What it said was refused. `left_out` times before it spoke of some that nobody looked at.
     """
     others = [
         id_
@@ -371,9 +371,10 @@ def note_strange(tx: Tx, node: str, ids: Sequence[str]) -> None:
         node_story.say(
             tx, node, f"ALARM: spoke of {len(others)} attempts of other nodes: refused ({named})"
         )
-        audit.refused_of_node(
-            tx, "node.foreign-ids", node, code="foreign-ids", attempts=named, count=str(len(others))
-        )
+        detail = {"attempts": named, "count": str(len(others))}
+        if left_out:
+            detail["left_out"] = str(left_out)
+        audit.refused_of_node(tx, "node.foreign-ids", node, code="foreign-ids", **detail)
 
 
 def note_refused_stop(tx: Tx, node: str, attempt: str, epoch: int, why: str) -> None:

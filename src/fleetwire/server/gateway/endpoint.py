@@ -18,6 +18,7 @@ from fleetwire.core.clones import HOLD_BEATS
 from fleetwire.core.envelopes import SignedKey, hello_objection
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import is_id
+from fleetwire.core.sparing import Sparing
 from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
@@ -26,7 +27,15 @@ from fleetwire.server.domain.nodes import NodeRefused, NodeWaiting, Reading
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
 from fleetwire.server.gateway.gate import Gate, Place
 from fleetwire.server.gateway.greetings import Greetings, Unverified, Welcomed
-from fleetwire.server.gateway.link import Link, LinkEnded, Receive, Rooms, Send
+from fleetwire.server.gateway.link import (
+    REFUSALS_PER_DAY,
+    STRANGE_EVERY_S,
+    Link,
+    LinkEnded,
+    Receive,
+    Rooms,
+    Send,
+)
 from fleetwire.server.gateway.links import Links
 from fleetwire.server.logs.base import LogStore, StaleLink
 from fleetwire.server.nudges.base import Nudges
@@ -34,6 +43,8 @@ from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 CLOSE_WITHIN_S: Final = 5.0
 REASON_BYTES: Final = 120
+SPARED_AT_ONCE: Final = 100
+"""What all nodes together may have recorded of their refusals, as a multiple of one node's."""
 WAITING_S: Final = 5
 """How often a node that waits for approval asks."""
 
@@ -99,6 +110,10 @@ class Gateway:
             monotonic,
             self.links.heard,
             self.links.skewed,
+            Sparing(
+                REFUSALS_PER_DAY, within_s=86_400.0, most_of_all=SPARED_AT_ONCE * REFUSALS_PER_DAY
+            ),
+            Sparing(1, within_s=STRANGE_EVERY_S, most_of_all=SPARED_AT_ONCE),
         )
         self.routes: list[BaseRoute] = [WebSocketRoute("/ws/agent/{node}", self)]
 

@@ -17,6 +17,7 @@ from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.core.envelopes import SignedKey
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
+from fleetwire.core.sparing import Sparing
 from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
@@ -42,11 +43,11 @@ UNSENT_MOST: Final = 1024
 MENTIONED_MOST: Final = 100_000
 """Attempts that a node can mention before it says that this is all."""
 SEND_WITHIN_S: Final = 30.0
-REFUSALS_MOST: Final = 100
-"""Refused stops that one link may have recorded."""
+REFUSALS_PER_DAY: Final = 100
+"""Refused stops that one node may have recorded, however often it links."""
 STRANGE_EVERY_S: Final = 60.0
 STRANGE_MOST: Final = 100
-"""So often, and of so many, it is looked whether an unknown attempt is another node's."""
+"""So often, and of so many, it is looked for a node whether an unknown attempt is another's."""
 
 _log = structlog.get_logger()
 
@@ -65,8 +66,9 @@ async def _too_slow() -> None:
 
 
 class Rooms(NamedTuple):
-    """What links share: the stores, the engines of `batches`, and the clocks (microseconds since
-    1970, monotonic seconds).
+    """What links share: the stores, the engines of `batches`, the clocks (microseconds since
+    1970, monotonic seconds), and how often a node may have something recorded: it may link anew
+    as often as it likes.
     """
 
     database: Database
@@ -77,6 +79,8 @@ class Rooms(NamedTuple):
     monotonic: Callable[[], float]
     heard: Callable[[str], None]
     skewed: Callable[[str, int], None]
+    refusals: Sparing
+    strange: Sparing
 
 
 class _Waiting(NamedTuple):
@@ -130,10 +134,8 @@ class Link:
         self._writes_since: float | None = None
         self._inventory: dict[str, Any] | None = None
         self._revision: tuple[int, str] | None = None
-        self._strange_from = 0.0
         self._fenced: dict[tuple[str, int], None] = {}
         self._keeps_back = False
-        self._refusals = 0
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -313,9 +315,12 @@ class Link:
 
     def _take_refusal(self, refusal: messages.StopRefused) -> None:
         """The node did not stop one of its attempts: a person must know, and of so many."""
-        self._refusals += 1
-        if self._refusals <= REFUSALS_MOST:
-            self._spawn(self._store_refusal(refusal))
+        left_out = self._rooms.refusals.take(self.node, self._rooms.monotonic())
+        if left_out is None:
+            return
+        if left_out:
+            _log.warning("refused stops were not recorded", node=self.node, count=left_out)
+        self._spawn(self._store_refusal(refusal))
 
     async def _store_refusal(self, one: messages.StopRefused) -> None:
         try:
@@ -377,15 +382,17 @@ class Link:
         """Record, now and then, that the node speaks of what is none of its: nothing of it is
         stored, and a person should know.
         """
-        now = self._rooms.monotonic()
-        if now >= self._strange_from and self._group is not None:
-            self._strange_from = now + STRANGE_EVERY_S
-            self._spawn(self._store_strange(ids[:STRANGE_MOST]))
+        if self._group is None:
+            return
+        left_out = self._rooms.strange.take(self.node, self._rooms.monotonic())
+        if left_out is not None:
+            self._spawn(self._store_strange(ids[:STRANGE_MOST], left_out))
 
-    async def _store_strange(self, ids: tuple[str, ...]) -> None:
+    async def _store_strange(self, ids: tuple[str, ...], left_out: int) -> None:
         try:
             await self._rooms.database.write(
-                partial(nodes.note_strange, node=self.node, ids=ids), grows=True
+                partial(nodes.note_strange, node=self.node, ids=ids, left_out=left_out),
+                grows=True,
             )
         except DatabaseFailed:
             raise

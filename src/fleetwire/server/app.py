@@ -151,6 +151,7 @@ class Process:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._watch_failures(), name="failures"),
+                group.create_task(self._reached.run(), name="names"),
                 group.create_task(self._write_uses(), name="token uses"),
                 group.create_task(self._gateway.run(), name="gateway"),
                 group.create_task(self._submissions.run(), name="submissions"),
@@ -180,7 +181,8 @@ class Process:
         """Open everything, and close it in the reverse order."""
         config = self._config
         nudges = self.nudges = MemoryNudges()
-        self.certificates = _certificates(config)
+        self._reached = reach.Reached(config.host, config.names)
+        self.certificates = _certificates(config, self._reached)
         async with contextlib.AsyncExitStack() as stack:
             url = config.database_url
             ours = url.startswith("sqlite:")
@@ -203,7 +205,6 @@ class Process:
                 partial(dispatch_domain.sign_again, signing=again, key=signer.key_id)
             )
             await self.database.write(partial(stops_domain.sign_again, key=signer.key_id))
-            hosts = reach.in_urls(reach.of_this_machine(config.host, config.names))
             gateway = Gateway(
                 self.database,
                 self.logs,
@@ -213,7 +214,7 @@ class Process:
                 clock=now_us,
                 monotonic=time.monotonic,
                 nonce=new_secret,
-                names=hosts,
+                names=self._reached.hosts,
                 ca=self._pin,
                 chain=key_chain(config.data),
                 stops=word(signer, founded.id, now_us()),
@@ -280,7 +281,7 @@ class Process:
             application = asgi.build(
                 self.parts,
                 gateway=(*gateway.routes, *enrolment.routes),
-                names=hosts,
+                names=self._reached.hosts,
                 error_id=new_id,
             )
             proxies = networks(config.behind_proxy)
@@ -499,17 +500,13 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listening
 
 
-def _certificates(config: Config) -> Certificates | None:
+def _certificates(config: Config, reached: reach.Reached) -> Certificates | None:
     """Return what this server shows, None where it speaks plain HTTP."""
     if config.tls_cert is not None and config.tls_key is not None:
         return Certificates(Given(config.tls_cert, config.tls_key, config.tls_ca))
     if config.tls == "off":
         return None
-
-    def names() -> frozenset[str]:
-        return reach.of_this_machine(config.host, config.names)
-
-    return Certificates(Own(config.data, names=names, clock=now_us))
+    return Certificates(Own(config.data, names=reached.look, clock=now_us))
 
 
 def _url(listening: socket.socket, certificates: Certificates | None) -> str:

@@ -4,12 +4,21 @@ for any other host are refused (DNS rebinding, relayed challenges).
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection, Iterable
 from typing import Final
 
 import psutil
+import structlog
+
+from fleetwire.server.log import log_failure
+
+LOOK_S: Final = 5.0
+"""How often it is looked whether the machine has other addresses now, or another name."""
+
+_log = structlog.get_logger("fleetwire.server")
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -53,6 +62,41 @@ def in_urls(names: Iterable[str]) -> frozenset[str]:
 def of_this_machine(host: str, names: Iterable[str]) -> frozenset[str]:
     """Return `reached_by` for this machine as it is now."""
     return reached_by(host, names, machine=socket.gethostname(), addresses=_addresses())
+
+
+class Reached:
+    """By what a server is reached now. A machine gets addresses while the server runs: its
+    certificate, its front door and its links have to know the same ones, so all of them ask here.
+    """
+
+    def __init__(self, host: str, names: Iterable[str]) -> None:
+        self._host = host
+        self._names = tuple(names)
+        self._hosts: frozenset[str] = frozenset()
+        self.look()
+
+    def look(self) -> frozenset[str]:
+        """Return `of_this_machine`, and keep it. Raises OSError."""
+        found = of_this_machine(self._host, self._names)
+        hosts = in_urls(found)
+        if self._hosts and hosts != self._hosts:
+            new, gone = sorted(hosts - self._hosts), sorted(self._hosts - hosts)
+            _log.info("reached by other names", new=new, gone=gone)
+        self._hosts = hosts
+        return found
+
+    def hosts(self) -> frozenset[str]:
+        """Return what was found last, as URLs have it: it costs nothing."""
+        return self._hosts
+
+    async def run(self) -> None:
+        """Look every `LOOK_S` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                self.look()
+            except OSError as error:
+                log_failure(_log, "the machine's addresses cannot be read; the old stay", error)
 
 
 def _addresses() -> set[str]:

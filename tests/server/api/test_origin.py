@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from starlette.routing import WebSocketRoute
+from structlog.testing import capture_logs
 
+from fleetwire.server import reach
 from fleetwire.server.api.auth import same_origin
 from fleetwire.server.api.front import SECURITY_HEADERS
 
@@ -134,6 +136,41 @@ def test_configured_names_are_answered(new_server: Callable[..., Server]) -> Non
     server = new_server(names=("Fleet.example",))
     assert server.call("GET", "/healthz", headers={"Host": "fleet.example:443"}).status == 200
     assert server.call("GET", "/healthz", headers={"Host": "other.example"}).status == 400
+
+
+def test_an_address_that_the_machine_gets_is_answered_and_one_that_it_loses_is_not(
+    new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the running process: by then its certificate has the new address, too, and an agent that
+    dials it signs for it.
+    """
+    monkeypatch.setattr(reach, "LOOK_S", 0.05)
+    addresses: set[str] | OSError = {"192.0.2.1"}
+
+    def read() -> set[str]:
+        if isinstance(addresses, OSError):
+            raise addresses
+        return addresses
+
+    monkeypatch.setattr(reach, "_addresses", read)
+    server = new_server(host="0.0.0.0", behind_proxy=("127.0.0.1",))
+
+    def status(host: str) -> int:
+        return server.call(
+            "GET", "/healthz", headers={"Host": host, "X-Forwarded-Proto": "https"}
+        ).status
+
+    assert [status("192.0.2.1"), status("[2001:db8::7]:443")] == [200, 400]
+    addresses = {"2001:db8::7"}
+    server.wait(lambda: status("[2001:db8::7]:443") == 200)
+    assert status("192.0.2.1") == 400
+    assert "[2001:db8::7]" in (server.process._gateway._names() or ())
+    with capture_logs() as told:
+        addresses = OSError("no cards")
+        server.wait(lambda: len(told) > 1)
+        assert status("[2001:db8::7]") == 200
+    addresses = {"192.0.2.1"}
+    server.wait(lambda: status("192.0.2.1") == 200)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/me", "/healthz", "/docs", "/openapi.json", "/nope"])

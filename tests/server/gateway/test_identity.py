@@ -57,7 +57,7 @@ async def first(socket: object) -> str:
 async def test_a_hello_for_another_server_is_refused(serve: Serve) -> None:
     async with serve(loops=False) as one:
         identity = await one.identity("a")
-        one.gateway._names = frozenset({"localhost", "fleet.example"})
+        one.gateway._names = lambda: frozenset({"localhost", "fleet.example"})
         one.gateway._ca = lambda: CA
         for good in (
             {},

@@ -52,7 +52,7 @@ def build(
     parts: Parts,
     *,
     gateway: Sequence[BaseRoute],
-    names: frozenset[str],
+    names: Callable[[], frozenset[str]],
     error_id: Callable[[], str],
 ) -> ASGIApp:
     """Return the application. Raises Unguarded when a route does not say who may pass."""

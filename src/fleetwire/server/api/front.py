@@ -51,11 +51,19 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 class FrontDoor:
-    """ASGI application around the API. `names` are the hosts it answers to, besides loopback's."""
+    """ASGI application around the API. `names` returns the hosts that it answers to now, in lower
+    case, besides loopback's; it is asked for each request.
+    """
 
-    def __init__(self, app: ASGIApp, *, names: frozenset[str], error_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        names: Callable[[], frozenset[str]],
+        error_id: Callable[[], str],
+    ) -> None:
         self._app = app
-        self._names = LOOPBACK_NAMES | {name.lower() for name in names}
+        self._names = names
         self._error_id = error_id
         self._log = structlog.get_logger("fleetwire.server.api")
 
@@ -126,8 +134,8 @@ class FrontDoor:
 
     def _check(self, scope: Scope) -> None:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
-        host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
-        if _without_port(host) not in self._names:
+        host = _without_port(hosts[0].decode("latin-1").lower() if len(hosts) == 1 else "")
+        if host not in LOOPBACK_NAMES and host not in self._names():
             raise BadHost(
                 f"This server does not answer to the name {host[:200]!r}.",
                 hint="Use localhost, or add the name to the server's setting `names`.",

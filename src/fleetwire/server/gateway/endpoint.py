@@ -56,10 +56,10 @@ class Gateway:
 
     `key` is the id of the server's key (not the key: orders come signed from the record),
     `nonce` makes 32 to 64 characters of chance, `clock` is microseconds since 1970,
-    `monotonic` seconds. `names` are the hosts that this server is reached by, None where that
-    does not matter; `ca` returns the fingerprint of the CA that agents pin, None where there is
-    none. `chain`: which keys of the server followed which; `stops`: its word that it signs stops,
-    None where nobody does.
+    `monotonic` seconds. `names` returns the hosts that this server is reached by now, None where
+    that does not matter; `ca` returns the fingerprint of the CA that agents pin, None where there
+    is none. `chain`: which keys of the server followed which; `stops`: its word that it signs
+    stops, None where nobody does.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Gateway:
         heartbeat_s: float = limits.HEARTBEAT_S,
         lease_s: float = limits.LEASE_S,
         hello_within_s: float = limits.HELLO_WITHIN_S,
-        names: frozenset[str] | None = None,
+        names: Callable[[], Collection[str] | None] = lambda: None,
         ca: Callable[[], str | None] = lambda: None,
         chain: tuple[SignedKey, ...] = (),
         stops: SignedWord | None = None,
@@ -232,7 +232,7 @@ class Gateway:
 
     def _check_addressee(self, hello: messages.Hello) -> None:
         """A hello that was made for another server has been passed on to us by that one."""
-        why = hello_objection(hello.server_name, hello.ca, names=self._names, our_ca=self._ca())
+        why = hello_objection(hello.server_name, hello.ca, names=self._names(), our_ca=self._ca())
         if why is not None:
             raise LinkEnded(messages.CLOSE_UNAUTHENTICATED, why)
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from fleetwire.client import Client
-from fleetwire.client.audit import Audit, Export, Verified, read_key
+from fleetwire.client.audit import Audit, AuditChain, Export, Verified, read_key
 from fleetwire.core import access, audit, limits, totp
 from fleetwire.core.audit import ACTIONS, SYSTEM, Head, Origin
 from fleetwire.core.sparing import Sparing
@@ -475,20 +475,34 @@ def test_a_chain_is_read_whole_however_many_pages_it_has(
     server = new_server()
 
     def many(tx: Any) -> None:
-        for number in range(1200):
+        for number in range(400):
             tx.audit(audit.Act("breaker.close", audit.SERVER, detail={"n": str(number)}))
 
-    server.write(many)
+    for _ in range(3):
+        server.write(many)
+        sign(server)
     with client(server) as asking:
         chains = Audit(asking)
         verified = chains.verify(system=True)
         assert verified.verdict.is_good
         assert verified.verdict.entries >= 1200
-        pages = []
+        pages: list[AuditChain] = []
         real = chains.chain
-        monkeypatch.setattr(chains, "chain", lambda **k: pages.append(k) or real(**k))
+
+        def page(**asked: Any) -> AuditChain:
+            pages.append(real(**asked))
+            return pages[-1]
+
+        monkeypatch.setattr(chains, "chain", page)
         exported = list(chains.export(system=True))
-        assert len(pages) == 3
-        assert len(exported) >= 1202
+        assert len(exported) >= 1205
+    # The first page has all checkpoints, the others those of their entries: a chain of years has
+    # thousands.
+    first, second, third = [[one.number for one in page.checkpoints] for page in pages]
+    assert len(first) >= 3
+    assert second == [number for number in first if 500 < number <= 1000]
+    assert third == [number for number in first if number > 1000]
+    assert second
+    assert third
     head = Head(verified.verdict.head.number, verified.verdict.head.hash)
     assert server.read(lambda c: audits.rows.head(c, SYSTEM)) == head

@@ -55,14 +55,16 @@ async def system_list(request: Request, query: Annotated[SystemAuditQuery, Query
 
 
 async def chain(request: Request, query: Annotated[ChainQuery, Query()]) -> Response:
-    """Show a project's chain, oldest first, with all that it is verified by."""
+    """Show a project's chain, oldest first, with what it is verified by: from the beginning all
+    checkpoints, further on those of the page.
+    """
     parts, reach = parts_of(request), reach_of(request)
 
     def find(connection: Connection) -> tuple[str, Stretch]:
         project = finding.project_for(connection, query.project, reach)
         return project, audit.stretch(connection, project, after=query.after, limit=query.limit)
 
-    return _chain(parts, *await parts.database.read(find))
+    return _chain(parts, *await parts.database.read(find), query.after)
 
 
 async def system_chain(request: Request, query: Annotated[SystemChainQuery, Query()]) -> Response:
@@ -80,7 +82,7 @@ async def system_chain(request: Request, query: Annotated[SystemChainQuery, Quer
             connection, query.chain, after=query.after, limit=query.limit
         )
 
-    return _chain(parts, *await parts.database.read(find))
+    return _chain(parts, *await parts.database.read(find), query.after)
 
 
 def _page(
@@ -110,8 +112,9 @@ def _answer(found: list[Found], names: dict[str, str], limit: int) -> Response:
     return write.take_page(found, limit, write=shape, cursor=lambda one: cursor.after(str(one.id)))
 
 
-def _chain(parts: Parts, name: str, read: Stretch) -> Response:
-    found = audit.signed_to_its_head(read, name, parts.audit_key, at=parts.clock())
+def _chain(parts: Parts, name: str, found: Stretch, after: int) -> Response:
+    if after <= 0:
+        found = audit.signed_to_its_head(found, name, parts.audit_key, at=parts.clock())
     return write.answer(
         {
             "cluster": parts.audit_key.cluster,

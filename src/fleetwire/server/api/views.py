@@ -273,7 +273,9 @@ class AuditHead(View):
 
 
 class AuditChain(View):
-    """Entries of a chain in their order, and all that they are verified by."""
+    """Entries of a chain in their order, and what they are verified by: on the first page all
+    checkpoints of the chain, on a further one those of its entries.
+    """
 
     cluster: str
     chain: str

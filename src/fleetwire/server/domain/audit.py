@@ -39,7 +39,10 @@ class Place(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Entries of a chain in their order, and all of its checkpoints."""
+    """Entries of a chain in their order, and checkpoints: from the chain's beginning on all that it
+    has, because each of them must be known before the first entry is believed; further on those of
+    this stretch (of the last one all that are behind it), because a chain may have thousands.
+    """
 
     entries: list[Sealed]
     checkpoints: list[SignedCheckpoint]
@@ -120,11 +123,13 @@ def page(
 def stretch(connection: Connection, chain: str, *, after: int, limit: int) -> Stretch:
     """Return the entries of a chain behind this number, with what they are verified by."""
     cluster_id = cluster.id_of(connection) or ""
-    return Stretch(
-        rows.stretch(connection, chain, after=after, limit=limit),
-        rows.list_checkpoints(connection, chain, cluster_id),
-        rows.head(connection, chain),
-    )
+    entries = rows.stretch(connection, chain, after=after, limit=limit)
+    if after <= 0:
+        known = rows.list_checkpoints(connection, chain, cluster_id)
+    else:
+        until = entries[-1].entry.number if len(entries) == limit else None
+        known = rows.list_checkpoints(connection, chain, cluster_id, after=after, until=until)
+    return Stretch(entries, known, rows.head(connection, chain))
 
 
 class Key(NamedTuple):

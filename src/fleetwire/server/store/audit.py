@@ -182,8 +182,15 @@ def last_checkpoints(connection: Connection) -> dict[str, tuple[int, int]]:
     return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
 
 
-def list_checkpoints(connection: Connection, chain: str, cluster: str) -> list[SignedCheckpoint]:
-    """Return a chain's checkpoints, in the order of their numbers."""
+def list_checkpoints(
+    connection: Connection, chain: str, cluster: str, *, after: int = -1, until: int | None = None
+) -> list[SignedCheckpoint]:
+    """Return a chain's checkpoints behind the number `after`, those at `until` among them, in the
+    order of their numbers.
+    """
+    query = _CHECKPOINTS.where(checkpoints.c.chain_id == chain, checkpoints.c.number > after)
+    if until is not None:
+        query = query.where(checkpoints.c.number <= until)
     return [
         SignedCheckpoint(
             Checkpoint(
@@ -197,7 +204,7 @@ def list_checkpoints(connection: Connection, chain: str, cluster: str) -> list[S
             ),
             bytes(row.signature),
         )
-        for row in connection.execute(_CHECKPOINTS.where(checkpoints.c.chain_id == chain))
+        for row in connection.execute(query)
     ]
 
 

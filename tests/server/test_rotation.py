@@ -14,6 +14,7 @@ from fleetwire.server import backup, signing
 from fleetwire.server.config import Config
 from fleetwire.server.domain import dispatch
 from fleetwire.server.domain.dispatch import Signing
+from fleetwire.server.files import write_private
 from fleetwire.server.signing import BadKeyFile, Signer, key_chain, rotate
 from fleetwire.server.store import attempts
 from fleetwire.testing.fake_node import Behaviour
@@ -48,19 +49,21 @@ def test_a_fleet_follows_two_rotations(tmp_path: Path) -> None:
         assert (lab.data / signing.KEY_FILE).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("dies_at", ["write_private", "_finish", None])
+@pytest.mark.parametrize("dies_at", [signing.NEXT_FILE, signing.CHAIN_FILE, "_finish", None])
 def test_a_rotation_that_dies_is_whole_or_never_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str | None
 ) -> None:
     old = Signer.open(tmp_path)
     if dies_at is not None:
 
-        def die(*_: object) -> None:
-            raise KeyboardInterrupt
+        def die_at(path: Path, content: bytes) -> None:
+            if path.name == dies_at:
+                raise KeyboardInterrupt
+            write_private(path, content)
 
         with monkeypatch.context() as patched:
-            if dies_at == "write_private":
-                patched.setattr(signing, dies_at, die)
+            if dies_at != "_finish":
+                patched.setattr(signing, "write_private", die_at)
             else:
                 # The first look, of `Signer.open`, finds nothing to finish.
                 looks: list[Path] = []
@@ -76,7 +79,7 @@ def test_a_rotation_that_dies_is_whole_or_never_was(
     else:
         rotate(tmp_path, cluster="c", now=1)
     now = Signer.open(tmp_path)
-    assert (now.key_id == old.key_id) is (dies_at == "write_private")
+    assert (now.key_id == old.key_id) is (dies_at in {signing.NEXT_FILE, signing.CHAIN_FILE})
     assert not (tmp_path / signing.NEXT_FILE).exists()
     newest = rotate(tmp_path, cluster="c", now=2)
     # Whoever knew the old one finds its way to the newest.

@@ -444,7 +444,7 @@ async def _first_admin(config: Config, database: Database, passwords: Passwords)
         return
     password = secrets.token_urlsafe(18)
     path = config.data / PASSWORD_FILE
-    write_private(path, password + "\n")
+    write_private(path, f"{password}\n".encode())
     hashed = await asyncio.to_thread(passwords.hash_blocking, password)
     await database.write(lambda tx: people.create_first_admin(tx, ids=new_id, password_hash=hashed))
     if config.show_password or sys.stdout.isatty():
@@ -535,7 +535,7 @@ def _announced(data: Path, url: str, certificates: Certificates | None) -> Itera
     told: dict[str, object] = {"url": url, "pid": os.getpid()}
     if certificates is not None and certificates.fingerprint is not None:
         told["ca_fingerprint"] = certificates.fingerprint
-    write_private(path, msgspec.json.encode(told).decode() + "\n")
+    write_private(path, msgspec.json.encode(told) + b"\n")
     try:
         yield
     finally:

@@ -101,7 +101,7 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        write_private(self.path, _key_pem(key) + _pem(certificate) + self.pem)
+        write_private(self.path, (_key_pem(key) + _pem(certificate) + self.pem).encode())
         return True
 
     def _is_good(self, names: Collection[str], now: int) -> bool:
@@ -139,8 +139,8 @@ def _make(folder: Path, now: int) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(folder / CA_KEY, _key_pem(key))
-    write_private(folder / CA, _pem(certificate))
+    write_private(folder / CA_KEY, _key_pem(key).encode())
+    write_private(folder / CA, _pem(certificate).encode())
 
 
 def _read(folder: Path) -> Authority:

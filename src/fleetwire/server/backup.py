@@ -28,7 +28,7 @@ from fleetwire.server import signing
 from fleetwire.server.app import data_folder, now_us, shell_user
 from fleetwire.server.config import Config
 from fleetwire.server.domain import audit, cluster, restore
-from fleetwire.server.files import CA, CA_KEY, TLS_FOLDER, write_private
+from fleetwire.server.files import CA, CA_KEY, TLS_FOLDER, sync, write_private
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store.engine import Database, Tx
 
@@ -75,7 +75,7 @@ def backup(config: Config, to: Path) -> Manifest:
         draft.chmod(0o700)
         manifest = _copy_all(config.data, record, draft)
         draft.rename(to)
-        _sync(to.parent)
+        sync(to.parent)
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(
             f"The backup to {to} failed: {error}.",
@@ -97,8 +97,8 @@ def _copy_all(data: Path, record: Path, draft: Path) -> Manifest:
         if path.exists():
             _copy_file(path, draft / path.relative_to(data))
     manifest = Manifest(FORMAT, at, segments)
-    write_private(draft / MANIFEST, msgspec.json.encode(manifest).decode())
-    _sync(draft / LOGS)
+    write_private(draft / MANIFEST, msgspec.json.encode(manifest))
+    sync(draft / LOGS)
     return manifest
 
 
@@ -129,7 +129,7 @@ def put_back(source: Path, config: Config, *, nothing_since: bool) -> Manifest:
             _mark(f"sqlite:///{draft}", nothing_since=nothing_since)
             _fold_journal(draft)
             draft.rename(record)
-            _sync(config.data)
+            sync(config.data)
         except (OSError, sqlite3.Error) as error:
             raise BackupFailed(
                 f"The backup {source} could not be put back: {error}.",
@@ -229,7 +229,7 @@ def _fold_journal(path: Path) -> None:
     """Move the write-ahead log into the file, and the file onto the disk."""
     with _opened(path, "rw") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    _sync(path)
+    sync(path)
 
 
 def _check(path: Path) -> None:
@@ -253,14 +253,6 @@ def _copy_file(source: Path, to: Path) -> None:
         shutil.copyfileobj(original, copy, 1024 * 1024)
         copy.flush()
         os.fsync(copy.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def moment(at: int) -> str:

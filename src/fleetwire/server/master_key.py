@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.secrets import Box
+from fleetwire.server.files import sync, write_private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -131,7 +132,7 @@ class MasterKeys:
             return
         if old is None or _id(old) not in needed:
             _next_of(self._path).replace(self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
             self._current, self._next = new, None
         elif _id(new) not in needed:
             _next_of(self._path).unlink()
@@ -198,24 +199,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, key: bytes) -> None:
-    """Write a key so that a crash leaves the whole file or none, durable when this returns."""
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(base64.b64encode(key) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(path, base64.b64encode(key) + b"\n")
 
 
 def seal_for_node(key: bytes, content: bytes) -> bytes:

@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 from fleetwire.core import limits
 from fleetwire.core.envelopes import NewKey, SignedKey, key_bytes
 from fleetwire.core.errors import FleetwireError
-from fleetwire.server.files import sync_folder, write_private
+from fleetwire.server.files import sync, write_private
 
 KEY_FILE: Final = "server-key"
 NEXT_FILE: Final = "server-key.next"
@@ -49,7 +49,7 @@ class Signer:
         try:
             return Signer(_read(path))
         except FileNotFoundError:
-            _create(path, bytes(SigningKey.generate()))
+            write_private(path, bytes(SigningKey.generate()))
             return Signer(_read(path))
 
     def sign(self, data: bytes) -> bytes:
@@ -89,12 +89,12 @@ def rotate(directory: Path, *, cluster: str, now: int) -> Signer:
     old = Signer.open(directory)
     seed = bytes(SigningKey.generate())
     new = Signer(seed)
-    _create(directory / NEXT_FILE, seed)
+    write_private(directory / NEXT_FILE, seed)
     word = NewKey(cluster, new.key_id, new.public_key, old.key_id, now)
     chain = (*key_chain(directory), SignedKey(word, old.sign(key_bytes(word))))
     if len(chain) > limits.SERVER_KEYS:
         raise BadKeyFile("The key was rotated too often.", hint="Enrol the nodes anew.")
-    write_private(directory / CHAIN_FILE, msgspec.json.encode(KeyChain(chain)).decode())
+    write_private(directory / CHAIN_FILE, msgspec.json.encode(KeyChain(chain)))
     _finish(directory)
     return new
 
@@ -109,7 +109,7 @@ def _finish(directory: Path) -> None:
         path.rename(directory / KEY_FILE)
     else:
         path.unlink()
-    sync_folder(directory)
+    sync(directory)
 
 
 def _read(path: Path) -> bytes:
@@ -127,16 +127,3 @@ def _read(path: Path) -> bytes:
             hint="Restore it from the backup; agents trust only the key they enrolled with.",
         )
     return seed
-
-
-def _create(path: Path, seed: bytes) -> None:
-    """Write a seed so that a crash leaves the whole file or the one before it."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(seed)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    sync_folder(path.parent)

@@ -19,10 +19,10 @@ from fleetwire.server.config import BadConfig, Config, load
 from fleetwire.server.domain import encrypted, factors, secrets, users
 from fleetwire.server.domain.secrets import Sealing
 from fleetwire.server.master_key import (
+    KEY_BYTES,
     KEY_FILE,
     BadMasterKey,
     MasterKeys,
-    fresh_key,
     seal_for_node,
 )
 from fleetwire.server.nudges.memory import MemoryNudges
@@ -91,7 +91,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_environment_wins_and_makes_no_file(tmp_path: Path) -> None:
-    given = fresh_key()
+    given = base64.b64encode(b"k" * KEY_BYTES).decode()
     config = load({"data": tmp_path}, {"FLEETWIRE_SERVER_MASTER_KEY": given})
     assert config.given_master_key == given
     assert given not in repr(config)

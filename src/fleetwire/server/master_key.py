@@ -147,11 +147,6 @@ class MasterKeys:
         return self._current
 
 
-def fresh_key() -> str:
-    """Return a new key as it stands in a file or in the environment."""
-    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
-
-
 def _gcm(key: bytes) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 (as above)
 

@@ -70,12 +70,29 @@ def decide(page: Page, system: System) -> None:
         expect(row(page, name)).to_have_count(0)
 
 
+def assert_a_link_keeps_its_project(page: Page, system: System) -> None:
+    """A node's name is its own in its project only: a run there is asked for in that project."""
+    page.goto("/nodes")
+    sign_in(page, system)
+    row(page, "local-1").click()
+    page.get_by_role("link", name="Run something here").click()
+    expect(page).to_have_url(re.compile(r"/runs/new\?node=local-1&project=default$"))
+    expect(page.get_by_label("Project", exact=True)).to_have_count(0)  # there is but one
+    page.goto("/runs/new?node=local-1&project=elsewhere")
+    expect(page.get_by_label("Project", exact=True)).to_contain_text("elsewhere")
+    page.get_by_placeholder("uname -a").fill("true")
+    with page.expect_request(lambda asked: asked.method == "POST") as sent:
+        page.get_by_role("button", name="Run", exact=True).click()
+    assert sent.value.post_data_json["project"] == "elsewhere"
+    expect(page.get_by_text("There is no project 'elsewhere'")).to_be_visible()
+
+
 def test_whoever_has_two_projects_says_in_which_one(
     page: Page, system: System, wrong: list[str]
 ) -> None:
+    assert_a_link_keeps_its_project(page, system)
     system.cli("projects", "create", "web")
     page.goto("/runs/new")
-    sign_in(page, system)
     picker = page.get_by_label("Project", exact=True)
     expect(picker).to_contain_text("default")
     expect(page.get_by_role("button", name="os=linux")).to_be_visible()

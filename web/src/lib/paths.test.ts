@@ -8,7 +8,7 @@ test('every URL of the console', () => {
     patterns,
     pages: [
       pages.home(), pages.signIn(), pages.signIn({ to: '/runs/1?task=2' }), pages.nodes(), pages.nodes({ q: 'os=linux' }), pages.node(id),
-      pages.runs(), pages.runs({ state: 'running' }), pages.runs({ state: 'ended', after: 'c d' }), pages.newRun(), pages.newRun({ node: 'web-1' }), pages.newRun({ from: '1' }),
+      pages.runs(), pages.runs({ state: 'running' }), pages.runs({ state: 'ended', after: 'c d' }), pages.newRun(), pages.newRun({ node: 'web-1', project: 'a&b' }), pages.newRun({ from: '1' }),
       pages.run(id), pages.run('1', { task: 0, q: 'a&b' }), pages.account(), pages.users(), pages.projects(), pages.project(id), pages.secrets(),
     ],
     api: [
@@ -76,7 +76,7 @@ test('every URL of the console', () => {
         "/runs?state=running",
         "/runs?state=ended&after=c+d",
         "/runs/new",
-        "/runs/new?node=web-1",
+        "/runs/new?node=web-1&project=a%26b",
         "/runs/new?from=1",
         "/runs/a%2Fb%20c",
         "/runs/1?task=0&q=a%26b",

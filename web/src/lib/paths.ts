@@ -40,7 +40,7 @@ export const pages = {
   nodes: (query: { q?: string } = {}) => url(patterns.nodes, query),
   node: (id: string) => url(`/nodes/${part(id)}`),
   runs: (query: { state?: string, after?: string } = {}) => url(patterns.runs, query),
-  newRun: (query: { node?: string, from?: string } = {}) => url(patterns.newRun, query),
+  newRun: (query: { node?: string, project?: string, from?: string } = {}) => url(patterns.newRun, query),
   account: () => url(patterns.account),
   users: () => url(patterns.users),
   projects: () => url(patterns.projects),

@@ -3,9 +3,9 @@ import type { Node, Run, ScriptSpec } from '@/api/types'
 import { draftOf, fieldOf, labelsOf, newDraft, nodesOf, requestOf } from './draft'
 
 test('exactly one of selector and nodes is asked for', () => {
-  const draft = { ...newDraft(null), selector: ' os=linux ', nodes: ['left over'], script: 'true', name: ' ' }
+  const draft = { ...newDraft(), selector: ' os=linux ', nodes: ['left over'], script: 'true', name: ' ' }
   expect(requestOf(draft)).toEqual({ spec: { kind: 'script', script: 'true\n', shell: 'sh', timeout: 7200 }, selector: 'os=linux', nodes: null, any: null, name: null })
-  expect(requestOf({ ...newDraft('web-1'), script: 'true\n', any: 1 })).toMatchObject({ selector: null, nodes: ['web-1'], any: 1 })
+  expect(requestOf({ ...newDraft('web-1', 'web'), script: 'true\n', any: 1 })).toMatchObject({ selector: null, nodes: ['web-1'], any: 1, project: 'web' })
 })
 
 test('a run comes back as its draft', () => {

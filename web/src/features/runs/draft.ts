@@ -13,8 +13,9 @@ export interface Draft {
   project: string | null
 }
 
-export function newDraft(node: string | null): Draft {
-  return { mode: node === null ? 'selector' : 'nodes', selector: '', nodes: node === null ? [] : [node], any: undefined, script: '', shell: 'sh', timeout: 7200, name: '', project: null }
+/** A node's name is its own in its project only: who names a node names the project as well. */
+export function newDraft(node: string | null = null, project: string | null = null): Draft {
+  return { mode: node === null ? 'selector' : 'nodes', selector: '', nodes: node === null ? [] : [node], any: undefined, script: '', shell: 'sh', timeout: 7200, name: '', project }
 }
 
 export function draftOf(run: Run, spec: ScriptSpec): Draft {

@@ -47,19 +47,27 @@ def test_a_secret_is_set_listed_and_deleted_and_never_shown(
     assert not [answer.url for answer in about if value in answer.text()]
 
 
-def test_a_walk_through_people_and_account(page: Page, system: System) -> None:
-    page.goto("/users")
-    sign_in(page, system)
+def assert_users_are_added_and_disabled(page: Page) -> None:
     expect(page.get_by_role("heading", name="Users")).to_be_visible()
     page.get_by_label("User name").fill("ann")
     page.get_by_role("button", name="Add a user").click()
     expect(page.get_by_text("The password of ann. It is shown this once.")).to_be_visible()
     row = page.get_by_role("listitem").filter(has_text="ann")
+    with page.expect_response("**/users/ann/password"):
+        row.get_by_role("button", name="New password").click()
+    page.get_by_label("User name").fill("bob")
+    page.get_by_role("button", name="Add a user").click()
+    expect(page.get_by_text("The password of bob. It is shown this once.")).to_be_visible()
     row.get_by_role("button", name="Disable").click()
     expect(row.get_by_text("disabled")).to_be_visible()
     row.get_by_role("button", name="Enable").click()
     expect(row.get_by_text("disabled")).to_have_count(0)
 
+
+def test_a_walk_through_people_and_account(page: Page, system: System) -> None:
+    page.goto("/users")
+    sign_in(page, system)
+    assert_users_are_added_and_disabled(page)
     page.get_by_role("link", name="Projects").click()
     expect(page.get_by_role("heading", name="Projects")).to_be_visible()
     page.get_by_label("Name").fill("web")

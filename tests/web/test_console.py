@@ -193,9 +193,9 @@ def page(system: System, wrong: list[str]) -> Iterator[Page]:
     assert wrong == []
 
 
-def sign_in(page: Page, system: System) -> None:
-    page.get_by_label("User name").fill("admin")
-    page.get_by_label("Password", exact=True).fill(system.password)
+def sign_in(page: Page, system: System, name: str = "admin", password: str = "") -> None:
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password", exact=True).fill(password or system.password)
     page.get_by_role("button", name="Sign in").click()
 
 

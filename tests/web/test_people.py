@@ -47,6 +47,26 @@ def test_a_secret_is_set_listed_and_deleted_and_never_shown(
     assert not [answer.url for answer in about if value in answer.text()]
 
 
+def test_who_may_not_make_a_project_is_told_why(page: Page, system: System) -> None:
+    made = system.cli("users", "create", "carl")
+    system.cli("roles", "grant", "carl", "viewer")
+    page.goto("/projects")
+    sign_in(page, system, "carl", made["password"])
+    button = page.get_by_role("button", name="Make a project")
+    expect(button).to_have_attribute("aria-disabled", "true")
+    page.get_by_role("button", name="carl", exact=True).focus()  # the last one of the menu
+    page.keyboard.press("Tab")
+    expect(button).to_be_focused()
+    expect(page.get_by_text("Only a system admin makes projects.").first).to_be_visible()
+    posted: list[str] = []
+    page.on("request", lambda asked: posted.append(asked.url) if asked.method == "POST" else None)
+    page.keyboard.press("Enter")
+    button.click(force=True)
+    page.get_by_role("link", name="default").click()
+    expect(page).to_have_url(re.compile(r"/projects/default$"))
+    assert posted == []
+
+
 def assert_users_are_added_and_disabled(page: Page) -> None:
     expect(page.get_by_role("heading", name="Users")).to_be_visible()
     page.get_by_label("User name").fill("ann")

@@ -209,7 +209,7 @@ def test_nobody_raises_their_own_rights(new_server: Callable[..., Server]) -> No
     assert put("bob", "viewer", "terminal", "auditor", token=project_admin) == "forbidden"
     assert put("pa", "operator", token=project_admin) == 200  # lower is always possible
     assert put("pa", "project-admin", token=project_admin) == "forbidden"
-    assert put("pa", "owner") == "bad-spec"
+    assert put("pa", "owner") == "bad-field"
     assert put("nobody-at-all", "viewer") == "not-found"
     # no user makes themselves a system admin
     assert (

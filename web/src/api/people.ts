@@ -1,7 +1,7 @@
 /** One's own account, and users and projects. */
 import { api } from '@/lib/paths'
 import { request } from './http'
-import type { Member, NewToken, NewTotp, NewUser, Page, Project, Session, Token, Totp, UserInList } from './types'
+import type { Member, NewToken, NewTotp, NewUser, Page, Project, Role, Session, Token, Totp, UserInList } from './types'
 
 type Signal = AbortSignal | undefined
 
@@ -25,5 +25,5 @@ export const resetPassword = (name: string) => request<NewUser>('POST', api.user
 export const projects = (signal?: Signal) => request<Page<Project>>('GET', api.projects({ limit: 500 }), { signal })
 export const createProject = (name: string) => request<Project>('POST', api.projects(), { body: { name } })
 export const members = (project: string, signal?: Signal) => request<Page<Member>>('GET', api.members(project), { signal })
-export const setRoles = (project: string, user: string, roles: string[], was: string[]) =>
+export const setRoles = (project: string, user: string, roles: Role[], was: Role[]) =>
   request<Member>('PUT', api.member(project, user), { body: { roles, was } })

@@ -10,6 +10,8 @@ export type { LogLine, LogLines, LogMatch, LogMatches, Me, NewEnrolmentToken, No
 
 export interface Page<T> { items: T[], next_cursor: string | null }
 
+/** What somebody may be given in a project: a role or a grant. */
+export type Role = api.Member['roles'][number]
 export type Link = api.Node['link']
 export type Task = api.Task
 export type TaskState = Task['state']

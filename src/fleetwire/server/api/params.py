@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleetwire.core import limits
+from fleetwire.core.access import ProjectRole
 from fleetwire.core.secrets import As
 from fleetwire.core.specs import OnQuota, RunRequest, Shell
 
@@ -237,8 +238,8 @@ class RolesParams(Body):
     are what they had.
     """
 
-    roles: Annotated[list[str], Field(max_length=16)]
-    was: Annotated[list[str], Field(max_length=16)] | None = None
+    roles: Annotated[list[ProjectRole], Field(max_length=16)]
+    was: Annotated[list[ProjectRole], Field(max_length=16)] | None = None
 
 
 class TokenParams(Body):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleetwire.core.access import ProjectRole
 from fleetwire.core.attempts import Outcome, State, Wish
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.runs import RunState
@@ -112,7 +113,7 @@ class Project(View):
     id: str
     name: str
     created_at: Time
-    roles: list[str]
+    roles: list[ProjectRole]
     permissions: list[str]
 
 
@@ -123,7 +124,7 @@ class Member(View):
     user: str
     project_id: str
     project: str
-    roles: list[str]
+    roles: list[ProjectRole]
 
 
 class Members(View):

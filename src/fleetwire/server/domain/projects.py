@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from fleetwire.core import access, limits
-from fleetwire.core.access import Rights
+from fleetwire.core.access import ProjectRole, Rights
 from fleetwire.core.errors import BadSpec, FleetwireError
 from fleetwire.core.names import is_name
 from fleetwire.server.domain.errors import NameTaken, NotFound
@@ -127,29 +127,22 @@ def set_roles(
     tx: Tx,
     project: ProjectRow,
     user: str,
-    roles: Collection[str],
+    roles: Collection[ProjectRole],
     *,
     by: str,
     rights: Rights,
-    was: Collection[str] | None = None,
+    was: Collection[ProjectRole] | None = None,
 ) -> Member:
     """Give a user (by name or id) exactly these roles in a project; none takes them out of it.
 
     `by` is the id of who does it, with these rights; `was` what they believe the user has: who
-    adds to it must not bring back what another has just taken away. Raises NotFound, BadSpec,
-    RolesChanged, Forbidden.
+    adds to it must not bring back what another has just taken away. Raises NotFound, RolesChanged,
+    Forbidden.
     """
     found = people.user_by_word(tx.connection, user)
     if found is None:
         raise NotFound(
             f"There is no user {user[:80]!r}.", hint="fleetwire users lists them.", field="user"
-        )
-    unknown = set(roles) - set(access.ROLES)
-    if unknown:
-        raise BadSpec(
-            f"There is no role {min(unknown)[:80]!r}.",
-            hint=f"There are: {', '.join(access.ROLES)}.",
-            field="roles",
         )
     before = projects.lock_roles(tx.connection, found["id"], project.id)
     if was is not None and before != frozenset(was):

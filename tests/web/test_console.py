@@ -214,12 +214,22 @@ def assert_timeline_of_the_stop(page: Page) -> None:
     page.keyboard.press("Escape")
 
 
-def test_a_walk_through_the_console(page: Page, system: System, tmp_path: Path) -> None:
-    page.goto("/nodes")
-    expect(page).to_have_url(re.compile(r"/sign-in\?to="))
+def assert_refusals_are_told(page: Page) -> None:
+    """A wrong password is, and what only a newer server or a proxy before it would say."""
     page.get_by_label("Password", exact=True).fill("not this one")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text("The user name or the password is wrong.")).to_be_visible()
+    said = {"title": "Unauthorized", "status": 401, "code": "not-today", "detail": "Come again."}
+    page.route("**/api/v1/login", lambda route: route.fulfill(status=401, json=said))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("Come again.")).to_be_visible()
+    page.unroute("**/api/v1/login")
+
+
+def test_a_walk_through_the_console(page: Page, system: System, tmp_path: Path) -> None:
+    page.goto("/nodes")
+    expect(page).to_have_url(re.compile(r"/sign-in\?to="))
+    assert_refusals_are_told(page)
     sign_in(page, system)
 
     expect(page).to_have_url(re.compile(r"/nodes$"))

@@ -8,7 +8,8 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { extname, join } from 'node:path'
-import { append, count, id, linesOf, live, logs, make, nodes, runs, stamp, type Log } from './data.ts'
+import { append, count, linesOf, live, logs, make, nodes, runs, stamp, type Log } from './data.ts'
+import { enrolmentToken, lists, me, totp } from './people.ts'
 import type { Run, RunRequest, ScriptSpec, Task } from '../src/api/types.ts'
 
 const port = Number(process.argv[2] ?? 8090)
@@ -139,9 +140,9 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
   const signedIn = (request.headers.cookie ?? '').includes('fleetwire_session=yes')
   if (path === '/login' && method === 'POST') {
     const { username, password } = await body<{ username: string, password: string }>(request)
-    if (password !== 'admin') return problem(response, 401, 'wrong-credentials', 'The user name or the password is wrong.')
+    if (password !== 'admin') return problem(response, 401, 'bad-credentials', 'The user name or the password is wrong.')
     response.setHeader('set-cookie', 'fleetwire_session=yes; HttpOnly; SameSite=Strict; Path=/')
-    return json(response, 200, { user: { id: id(), name: username, role: 'admin' }, csrf: 'mock' })
+    return json(response, 200, { user: { id: me.id, name: username, role: me.role }, csrf: 'mock' })
   }
   if (path === '/login' && method === 'GET') return json(response, 200, { oidc: null })
   if (path === '/login' && method === 'DELETE') {
@@ -149,8 +150,10 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
     return
   }
   if (!signedIn) return problem(response, 401, 'not-signed-in', 'Sign in first.')
-  if (path === '/me') return json(response, 200, { id: '1', name: 'admin', role: 'admin', via: 'cookie', csrf: 'mock', permissions: [], projects: [] })
-  if (path === '/enrolment-tokens') return json(response, 201, { id: id(), token: 'fwe_7Qm2dEXAMPLEONLYx4', expires_at: stamp(Date.now() + 3_600_000), labels: {} })
+  if (path === '/me') return json(response, 200, me)
+  if (path === '/enrolment-tokens') return json(response, 201, enrolmentToken())
+  if (path === '/me/totp') return json(response, 200, totp)
+  if (lists[path] && method === 'GET') return json(response, 200, { items: lists[path], next_cursor: null })
   if (path === '/system') return json(response, 200, { version: 'mock', time: stamp(Date.now()), nodes: { online: nodes.length, unstable: 0, offline: 0 }, breaker: null })
   if (path === '/nodes') return json(response, 200, { items: nodes, next_cursor: null })
   if (path === '/runs' && method === 'POST') return create(request, response)

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from fleetwire.server.nudges.memory import MemoryNudges
 from fleetwire.server.store.engine import Database
 
-OTHER = {"sqlite": {"test_engine_postgres.py", "test_two_processes.py"}}
+OTHER = {
+    "sqlite": {"test_engine_postgres.py", "test_two_processes.py", "test_two_servers.py"},
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -63,7 +63,6 @@ def test_machine() -> None:
     case.settings = settings(
         max_examples=12,
         stateful_step_count=25,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )

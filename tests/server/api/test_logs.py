@@ -176,6 +176,42 @@ def test_a_download_that_is_cut_short_looks_so(
     assert [is_news(record) for record in caplog.records] == [False]
 
 
+def test_a_log_whose_reader_has_gone_is_read_no_further(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = server.submit(nodes=["logs-a"])["tasks"][0]["attempt"]
+    server.append(attempt, b"x" * 3000)
+    reads: list[int] = []
+    waits, gone = threading.Event(), threading.Event()
+    read = server.process.logs.read
+
+    async def read_some(segment: str, attempt: str, offset: int, limit: int) -> list[Chunk]:
+        reads.append(offset)
+        if not offset:
+            return await read(segment, attempt, offset, limit)
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+        raise AssertionError
+
+    monkeypatch.setattr(attempts, "RAW_BYTES", 1000)
+    monkeypatch.setattr(server.process.logs, "read", read_some)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with capture_logs() as told:
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {server.token}"}
+            connection.request("GET", f"/api/v1/attempts/{attempt}/log/raw", headers=headers)
+            response = connection.getresponse()
+            assert response.status == 200
+            assert waits.wait(30)
+            response.close()
+        assert gone.wait(30)
+    assert reads == [0, 1000]
+    assert [one for one in told if one["log_level"] in {"warning", "error"}] == []
+
+
 def test_a_log_without_output(server: Server) -> None:
     attempt = server.submit(nodes=["logs-a"])["tasks"][0]["attempt"]
     path = f"/api/v1/attempts/{attempt}/log"

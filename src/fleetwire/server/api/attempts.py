@@ -18,7 +18,7 @@ from fleetwire.server.api.errors import Unprocessable
 from fleetwire.server.api.follow import follow_log
 from fleetwire.server.api.params import LogQuery, SearchQuery, StreamQuery
 from fleetwire.server.api.parts import Parts, parts_of
-from fleetwire.server.api.streams import EventStream, EventWriter, first_of
+from fleetwire.server.api.streams import EventStream, EventWriter, first_of, wait_gone
 from fleetwire.server.domain import finding, views
 from fleetwire.server.domain.people import Caller
 from fleetwire.server.domain.views import AttemptView
@@ -114,13 +114,21 @@ class RawLog(Response):
         self._length = length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer (ASGI), as long as the caller may have it."""
-        del scope, receive
-        self._is_whole = False
+        """Send the answer (ASGI), as long as the caller is there and may have it."""
+        del scope
+        self._is_over = False
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await first_of(self._write(send), self._parts.auth.until_changed(self._caller))
-        if not self._is_whole:
+        await first_of(
+            self._write(send),
+            self._until_gone(receive),
+            self._parts.auth.until_changed(self._caller),
+        )
+        if not self._is_over:
             raise CutShort("The caller's login or token has ended, or may something else now.")
+
+    async def _until_gone(self, receive: Receive) -> None:
+        await wait_gone(receive)
+        self._is_over = True  # nobody is left to be told anything
 
     async def _write(self, send: Send) -> None:
         one = self._followed
@@ -139,7 +147,7 @@ class RawLog(Response):
         if offset < self._length:
             raise CutShort("The server is leaving.")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        self._is_whole = True
+        self._is_over = True
 
 
 class CutShort(FleetwireError):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleetwire.core.access import ProjectRole
 from fleetwire.core.attempts import Outcome, State, Wish
+from fleetwire.core.audit import Action, ActorKind
 from fleetwire.core.dispatch import AdminState, LinkState
 from fleetwire.core.runs import RunState
 
@@ -201,7 +202,7 @@ class AuditActor(View):
     `token:ID`, `link`, `shell` or empty.
     """
 
-    kind: str
+    kind: ActorKind
     id: str
     name: str
     via: str
@@ -220,7 +221,7 @@ class ChainEntry(View):
 
     number: int
     at: Time
-    action: str
+    action: Action
     actor: AuditActor
     address: str
     target: AuditTarget

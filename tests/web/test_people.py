@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, Response, expect
+from playwright.sync_api import Locator, Page, Response, expect
 from tests.web.test_console import System, page, sign_in, system, wrong
 
 from fleetwire.core import totp
@@ -47,7 +47,67 @@ def test_a_secret_is_set_listed_and_deleted_and_never_shown(
     assert not [answer.url for answer in about if value in answer.text()]
 
 
-def test_who_may_not_make_a_project_is_told_why(page: Page, system: System) -> None:
+def test_the_audit_says_who_did_what(page: Page, system: System, wrong: list[str]) -> None:
+    hostile = "<img src=x onerror=alert(1)>" + "W" * 100
+    system.cli("tokens", "create", hostile)
+    run = system.submit("true", "--node", "local-1")
+    page.goto("/runs")
+    sign_in(page, system)
+    page.get_by_role("link", name="Audit", exact=True).click()
+    entries = page.get_by_role("list", name="Audit").locator("> li")
+    made = entries.filter(has_text="run.create").first
+    expect(made).to_contain_text("adminAPI token127.0.0.1run.create")
+    expect(made).to_contain_text("done")
+    made.get_by_role("link", name=run[:13]).click()
+    expect(page).to_have_url(re.compile(f"/runs/{run}"))
+
+    page.go_back()
+    page.get_by_label("Of").click()
+    page.get_by_role("option", name="Whole system").click()
+    expect(page).to_have_url(re.compile(r"/audit\?system=1$"))
+    token = entries.filter(has_text="token.create").filter(has_text="onerror")
+    expect(token).to_contain_text(hostile)
+    expect(page.locator("img[src=x]")).to_have_count(0)
+    page.set_viewport_size({"width": 390, "height": 844})
+    box = token.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert token.evaluate("row => row.scrollWidth <= row.clientWidth")
+
+    page.get_by_label("Action").click()
+    page.get_by_role("option", name="login", exact=True).click()
+    expect(page.get_by_role("listbox")).to_have_count(0)  # it holds the focus until it is gone
+    page.get_by_label("Who").fill("nobody")
+    page.get_by_label("Who").press("Enter")
+    expect(page).to_have_url(re.compile(r"/audit\?action=login&actor=nobody&system=1$"))
+    expect(page.get_by_text("No entry matches this filter")).to_be_visible()
+    page.get_by_role("button", name="Clear the filter").click()
+    expect(token).to_be_visible()
+    page.goto("/audit?system=1&until=2030-13-01")
+    expect(page.get_by_text("until is no time")).to_be_visible()
+    assert [said for said in wrong if "422" not in said] == []
+    wrong.clear()
+
+    # Pages of one entry, by the server's own cursor.
+    one = "**/api/v1/system/audit?*"
+    page.route(one, lambda asked: asked.continue_(url=asked.request.url.replace("=50", "=1")))
+    page.goto("/audit?system=1")
+    numbers = [number_of(entries)]
+    page.get_by_role("button", name="Older").click()
+    expect(entries).not_to_contain_text(f"#{numbers[0]}")
+    assert number_of(entries) == numbers[0] - 1
+    page.get_by_role("button", name="Newest").click()
+    expect(entries).to_contain_text(f"#{numbers[0]}")
+
+
+def number_of(entries: Locator) -> int:
+    """The number in its chain of the one entry that is shown."""
+    expect(entries).to_have_count(1)
+    return int(re.findall(r"#(\d+)", entries.inner_text())[0])
+
+
+def test_who_may_little_is_told_why(page: Page, system: System) -> None:
     made = system.cli("users", "create", "carl")
     system.cli("roles", "grant", "carl", "viewer")
     page.goto("/projects")
@@ -65,6 +125,9 @@ def test_who_may_not_make_a_project_is_told_why(page: Page, system: System) -> N
     page.get_by_role("link", name="default").click()
     expect(page).to_have_url(re.compile(r"/projects/default$"))
     assert posted == []
+    expect(page.get_by_role("link", name="Audit")).to_have_count(0)
+    page.goto("/audit")
+    expect(page.get_by_text("The audit of a project is for its auditors")).to_be_visible()
 
 
 def assert_users_are_added_and_disabled(page: Page) -> None:

@@ -124,6 +124,9 @@ def shoot(browser: Browser, url: str, password: str, folder: Path) -> None:
                 keep("node")
             page.goto("/runs/new")
             keep("new-run")
+            page.goto("/audit")
+            expect(page.get_by_role("heading", name="Audit")).to_be_visible()
+            keep("audit")
             for title in TITLES:
                 page.goto("/runs")
                 expect(page.get_by_text(RUNS_ARE_THERE).first).to_be_visible()

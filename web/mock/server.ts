@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { extname, join } from 'node:path'
+import { narrowed, ofProject, ofSystem } from './audit.ts'
 import { append, count, linesOf, live, logs, make, nodes, runs, stamp, type Log } from './data.ts'
 import { enrolmentToken, lists, me, totp } from './people.ts'
 import type { Run, RunRequest, ScriptSpec, Task } from '../src/api/types.ts'
@@ -152,6 +153,7 @@ async function route(request: IncomingMessage, response: ServerResponse, path: s
   if (!signedIn) return problem(response, 401, 'not-signed-in', 'Sign in first.')
   if (path === '/me') return json(response, 200, me)
   if (path === '/enrolment-tokens') return json(response, 201, enrolmentToken())
+  if (path === '/audit' || path === '/system/audit') return json(response, 200, { items: narrowed(path === '/audit' ? ofProject : ofSystem, query), next_cursor: null })
   if (path === '/me/totp') return json(response, 200, totp)
   if (lists[path] && method === 'GET') return json(response, 200, { items: lists[path], next_cursor: null })
   if (path === '/system') return json(response, 200, { version: 'mock', time: stamp(Date.now()), nodes: { online: nodes.length, unstable: 0, offline: 0 }, breaker: null })

@@ -4,6 +4,7 @@ import { keepCsrf, request } from './http'
 import type { LoggedIn, LogLines, LogMatches, Me, Ways, NewEnrolmentToken, Node, NodeEvent, Page, Run, RunInList, RunRequest, System, Timeline, TimelineLine, Why } from './types'
 
 export * from './types'
+export * from './audit'
 export * from './people'
 export * from './secrets'
 export { onReached, onUnauthorised, Problem } from './http'

@@ -5,13 +5,15 @@
  */
 import type * as api from './generated/types.gen'
 
-export type { LoggedIn, Member, NewToken, NewTotp, NewUser, Project, Secret, Session, Token, Totp, UserInList, Ways } from './generated/types.gen'
+export type { AuditEntry, LoggedIn, Member, NewToken, NewTotp, NewUser, Project, Secret, Session, Token, Totp, UserInList, Ways } from './generated/types.gen'
 export type { LogLine, LogLines, LogMatch, LogMatches, Me, NewEnrolmentToken, Node, NodeEvent, System, Timeline, TimelineLine, Why, WhyLine } from './generated/types.gen'
 
 export interface Page<T> { items: T[], next_cursor: string | null }
 
 /** What somebody may be given in a project: a role or a grant. */
 export type Role = api.Member['roles'][number]
+/** What can be done, as the audit names it. */
+export type Action = api.AuditEntry['action']
 export type Link = api.Node['link']
 export type Task = api.Task
 export type TaskState = Task['state']

@@ -19,6 +19,7 @@ export const router = createRouter({
         { path: patterns.newRun, component: () => import('@/features/runs/NewRunPage.vue'), meta: { title: 'create.title' } },
         { path: patterns.run, component: () => import('@/features/runs/RunPage.vue'), props: true, meta: { title: 'runs.title' } },
         { path: patterns.secrets, component: () => import('@/features/secrets/SecretsPage.vue'), meta: { title: 'secrets.title' } },
+        { path: patterns.audit, component: () => import('@/features/audit/AuditPage.vue'), meta: { title: 'audit.title' } },
         { path: patterns.account, component: () => import('@/features/session/AccountPage.vue'), meta: { title: 'account.title' } },
         { path: patterns.users, component: () => import('@/features/people/UsersPage.vue'), meta: { title: 'users.title' } },
         { path: patterns.projects, component: () => import('@/features/people/ProjectsPage.vue'), meta: { title: 'projects.title' } },

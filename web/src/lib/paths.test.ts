@@ -10,11 +10,13 @@ test('every URL of the console', () => {
       pages.home(), pages.signIn(), pages.signIn({ to: '/runs/1?task=2' }), pages.nodes(), pages.nodes({ q: 'os=linux' }), pages.node(id),
       pages.runs(), pages.runs({ state: 'running' }), pages.runs({ state: 'ended', after: 'c d' }), pages.newRun(), pages.newRun({ node: 'web-1', project: 'a&b' }), pages.newRun({ from: '1' }),
       pages.run(id), pages.run('1', { task: 0, q: 'a&b' }), pages.account(), pages.users(), pages.projects(), pages.project(id), pages.secrets(),
+      pages.audit(), pages.audit({ project: 'a&b', action: 'node.*', actor: 'c d', outcome: 'refused', since: '2030-01-31T12:00:00Z', until: '', after: 'e' }), pages.audit({ system: 1 }),
     ],
     api: [
       api.login(), api.oidc(), api.ownPassword(), api.ownSessions(), api.ownSession(id), api.ownTotp(), api.confirmTotp(), api.endTotp(), api.tokens({ limit: 5 }), api.token(id),
       api.users(), api.user(id), api.userPassword(id), api.projects(), api.members(id), api.member(id, id), api.secrets({ limit: 5 }), api.secret(id, { project: 'web' }),
       api.me(), api.enrolmentTokens(), api.nodes(), api.nodes({ limit: 5, cursor: 'c' }), api.node(id), api.nodeForced(id), api.nodeDenied(id), api.nodeApprove(id), api.nodeRelease(id), api.nodeEvents(id, { limit: 20 }), api.system(), api.closeBreaker(),
+      api.audit(), api.audit({ project: 'a&b', action: 'node.*', limit: 50, cursor: 'c' }), api.systemAudit({ actor: 'd e', until: '2030-01-31T12:00:00Z' }),
       api.runs(), api.runs({ state: '', limit: 50, cursor: null }),
       api.run(id), api.runStop(id), api.runWhy(id), api.runTimeline(id, { limit: 500, cursor: 'c' }), api.runEvents(id), api.logLines(id, { line: 0, lines: 500 }), api.logTail('1', 500),
       api.logSearch('1', { q: 'ü ?', from_line: 3, limit: 10 }), api.logStream('1', 0), api.logRaw('1'),
@@ -40,6 +42,9 @@ test('every URL of the console', () => {
         "/api/v1/projects/a%2Fb%20c/members/a%2Fb%20c",
         "/api/v1/secrets?limit=5",
         "/api/v1/secrets/a%2Fb%20c?project=web",
+        "/api/v1/audit",
+        "/api/v1/audit?project=a%26b&action=node.*&limit=50&cursor=c",
+        "/api/v1/system/audit?actor=d+e&until=2030-01-31T12%3A00%3A00Z",
         "/api/v1/me",
         "/api/v1/enrolment-tokens",
         "/api/v1/nodes",
@@ -85,9 +90,13 @@ test('every URL of the console', () => {
         "/projects",
         "/projects/a%2Fb%20c",
         "/secrets",
+        "/audit",
+        "/audit?project=a%26b&action=node.*&actor=c+d&outcome=refused&since=2030-01-31T12%3A00%3A00Z&after=e",
+        "/audit?system=1",
       ],
       "patterns": {
         "account": "/account",
+        "audit": "/audit",
         "home": "/",
         "lost": "/:rest(.*)*",
         "newRun": "/runs/new",
@@ -106,5 +115,5 @@ test('every URL of the console', () => {
 })
 
 test('every builder is in the snapshot above', () => {
-  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([12, 40])
+  expect([Object.keys(pages).length, Object.keys(api).length]).toEqual([13, 42])
 })

@@ -16,6 +16,12 @@ function url(path: string, query: Query = {}): string {
 
 const part = encodeURIComponent
 
+/** Entries of the audit: times are RFC 3339, `action` may be a group such as `node.*`. */
+interface Entries extends Query { action?: string, actor?: string, outcome?: string, since?: string, until?: string }
+interface AuditList extends Entries { limit?: number, cursor?: string }
+/** `system` is the whole system, without it and `project` all of one's own projects. */
+interface AuditPage extends Entries { project?: string, system?: 1, after?: string }
+
 /** Patterns for the router. */
 export const patterns = {
   home: '/',
@@ -30,6 +36,7 @@ export const patterns = {
   projects: '/projects',
   project: '/projects/:name',
   secrets: '/secrets',
+  audit: '/audit',
   lost: '/:rest(.*)*',
 } as const
 
@@ -46,6 +53,7 @@ export const pages = {
   projects: () => url(patterns.projects),
   project: (name: string) => url(`/projects/${part(name)}`),
   secrets: () => url(patterns.secrets),
+  audit: (query: AuditPage = {}) => url(patterns.audit, query),
   run: (id: string, query: { task?: number, q?: string } = {}) => url(`/runs/${part(id)}`, query),
 } as const
 
@@ -73,6 +81,8 @@ export const api = {
   member: (project: string, user: string) => url(`${base}/projects/${part(project)}/members/${part(user)}`),
   secrets: (query: { limit?: number } = {}) => url(`${base}/secrets`, query),
   secret: (name: string, query: { project?: string } = {}) => url(`${base}/secrets/${part(name)}`, query),
+  audit: (query: AuditList & { project?: string } = {}) => url(`${base}/audit`, query),
+  systemAudit: (query: AuditList = {}) => url(`${base}/system/audit`, query),
   enrolmentTokens: () => url(`${base}/enrolment-tokens`),
   nodes: (query: { limit?: number, cursor?: string | null } = {}) => url(`${base}/nodes`, query),
   node: (id: string) => url(`${base}/nodes/${part(id)}`),

@@ -6,6 +6,14 @@ function again(failures: number, error: Error): boolean {
   return error instanceof Problem && (error.status === 0 || error.status >= 502) && failures < 1000
 }
 
+/**
+ * How often to ask again, in milliseconds. What one may not see (403) is not asked for again and again: the server
+ * writes each refusal into the audit. A look at the page later asks anew.
+ */
+export function every(interval: number) {
+  return ({ state }: { state: { error: Error | null } }) => state.error instanceof Problem && state.error.status === 403 ? false : interval
+}
+
 export const queries = new QueryClient({
   defaultOptions: {
     queries: {

@@ -1,13 +1,14 @@
 import { useQuery } from '@tanstack/vue-query'
 import { toValue, type MaybeRefOrGetter } from 'vue'
 import { node, nodeEvents, nodes } from '@/api'
+import { every } from '@/app/queries'
 
 /** All nodes; refreshed while the page is looked at. */
 export function useNodes({ live = true } = {}) {
   return useQuery({
     queryKey: ['nodes'],
     queryFn: ({ signal }) => nodes(signal),
-    refetchInterval: live ? 3000 : false,
+    refetchInterval: live ? every(3000) : false,
     staleTime: live ? 1000 : 30_000,
   })
 }
@@ -16,7 +17,7 @@ export function useNode(id: MaybeRefOrGetter<string>) {
   return useQuery({
     queryKey: ['node', id],
     queryFn: ({ signal }) => node(toValue(id), signal),
-    refetchInterval: 3000,
+    refetchInterval: every(3000),
   })
 }
 
@@ -25,6 +26,6 @@ export function useNodeEvents(id: MaybeRefOrGetter<string>) {
   return useQuery({
     queryKey: ['node-events', id],
     queryFn: ({ signal }) => nodeEvents(toValue(id), signal),
-    refetchInterval: 5000,
+    refetchInterval: every(5000),
   })
 }

@@ -1,6 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/vue-query'
 import { computed, toValue, type MaybeRefOrGetter } from 'vue'
 import { createRun, run, runs, stopRun, timeline, why, type Run, type RunRequest } from '@/api'
+import { every } from '@/app/queries'
 import { unsettled } from './status'
 
 export const runKey = (id: string) => ['run', id] as const
@@ -10,7 +11,7 @@ export function useRuns(query: () => { state?: string, limit?: number, cursor?: 
   return useQuery({
     queryKey: computed(() => ['runs', query()]),
     queryFn: ({ signal }) => runs(query(), signal),
-    refetchInterval: live ? query => query.state.data?.items.some(run => run.state !== 'ended') ? 1000 : 3000 : false,
+    refetchInterval: live ? query => every(query.state.data?.items.some(run => run.state !== 'ended') ? 1000 : 3000)(query) : false,
     placeholderData: old => old,
   })
 }
@@ -29,7 +30,7 @@ export function useWhy(id: MaybeRefOrGetter<string>, enabled: MaybeRefOrGetter<b
     queryKey: computed(() => ['why', toValue(id)]),
     queryFn: ({ signal }) => why(toValue(id), signal),
     enabled: () => toValue(enabled),
-    refetchInterval: 2000,
+    refetchInterval: every(2000),
   })
 }
 
@@ -37,7 +38,7 @@ export function useTimeline(id: MaybeRefOrGetter<string>, ended: MaybeRefOrGette
   return useQuery({
     queryKey: computed(() => ['timeline', toValue(id)]),
     queryFn: ({ signal }) => timeline(toValue(id), signal),
-    refetchInterval: () => toValue(ended) ? 10_000 : 2000,
+    refetchInterval: query => every(toValue(ended) ? 10_000 : 2000)(query),
   })
 }
 

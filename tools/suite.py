@@ -24,6 +24,8 @@ REPORTS = ROOT / ".dev/reports"
 # Kills, floods and screens wait more than they compute: they run beside their like, and apart from
 # what keeps both cores busy.
 APART = "faults or browser"
+# A file is run by one process: the longest come first, so that none is left alone at the end.
+LONGEST = ("tests/swarm", "tests/server/test_tls.py", "tests/simulation", "tests/agent")
 # What depends on the database is tried again on the other one.
 STORED = (
     *(f"tests/server/{room}" for room in ("store", "logs", "domain", "gateway", "loops")),
@@ -109,6 +111,13 @@ def pytest(tally: Tally, name: str, *arguments: str) -> None:
     phase(tally, name, "-m", "pytest", "-q", *arguments, report_option="--junitxml")
 
 
+def side_by_side(processes: int) -> tuple[str, ...]:
+    """More processes than a small machine has cores, because most tests wait for other processes;
+    the more, the less they compute. A file belongs to one process, and files keep their order.
+    """
+    return ("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder")
+
+
 def console(tally: Tally) -> None:
     """Run the console's own checks: its types, its unit tests."""
     check(tally, "console", sys.executable, "tools/web.py", "types")
@@ -120,10 +129,10 @@ def whole(tally: Tally) -> None:
     """Run everything, as CI does."""
     checks(tally)
     console(tally)
-    pytest(tally, "tests", "-n", "2", "--dist", "loadfile", "-m", f"not ({APART})")
+    pytest(tally, "tests", *side_by_side(3), "-m", f"not ({APART})", *LONGEST, "tests")
     browserless = [] if shutil.which("chromium") else ["-p", "tools.no_browser"]
-    pytest(tally, "apart", "-n", "2", "--dist", "loadfile", "-m", APART, *browserless)
-    pytest(tally, "postgres", "-n", "2", "--dist", "loadfile", "--database", "postgres", *STORED)
+    pytest(tally, "apart", *side_by_side(4), "-m", APART, *browserless)
+    pytest(tally, "postgres", *side_by_side(3), "--database", "postgres", *STORED)
 
 
 def main(what: str, *arguments: str) -> int:

@@ -144,7 +144,8 @@ def set_roles(
         raise NotFound(
             f"There is no user {user[:80]!r}.", hint="fleetwire users lists them.", field="user"
         )
-    before = projects.lock_roles(tx.connection, found["id"], project.id)
+    people.lock_user(tx.connection, found["id"])
+    before = projects.roles_of(tx.connection, found["id"]).get(project.id, frozenset())
     if was is not None and before != frozenset(was):
         has = ", ".join(sorted(before)) or "none"
         raise RolesChanged(

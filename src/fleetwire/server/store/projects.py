@@ -139,12 +139,6 @@ def list_roles(
     return [RoleRow(*row) for row in connection.execute(query)]
 
 
-def lock_roles(connection: Connection, user: str, project: str) -> frozenset[str]:
-    """Return a user's roles in a project; whoever else is to change the user's waits."""
-    connection.execute(select(users.c.id).where(users.c.id == user).with_for_update())
-    return roles_of(connection, user).get(project, frozenset())
-
-
 def set_roles(connection: Connection, user: str, project: str, roles: Iterable[str]) -> None:
     """Give a user exactly these roles in a project."""
     connection.execute(

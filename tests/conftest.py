@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.databases import Databases
 
 # The slowness of a machine is no fault: no example has a time limit, here as where CI is set.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -67,22 +67,21 @@ def _hurry(url: str) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
-@pytest.fixture
-def database_url(database_server: str | None, tmp_path: Path) -> Iterator[str]:
-    """URL of an empty database of the test's own."""
-    if database_server is None:
-        yield f"sqlite:///{tmp_path / 'fleetwire.db'}"
-        return
-    import psycopg  # noqa: PLC0415 - SQLite's runs do not need it
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - SQLite's runs do not need it
+@pytest.fixture(scope="session")
+def databases(database_server: str | None, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Where tests get databases of their own."""
+    return Databases(database_server, tmp_path_factory.mktemp("databases"))
 
-    name = f"test_{uuid.uuid4().hex}"
-    parts = conninfo_to_dict(database_server)
-    with psycopg.connect(database_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        host = parts.get("host") or "localhost"
-        user = parts.get("user") or "postgres"
-        password = f"&password={parts['password']}" if parts.get("password") else ""
-        port = f"&port={parts['port']}" if parts.get("port") else ""
-        yield f"postgresql:///{name}?host={host}{port}&user={user}{password}"
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+@pytest.fixture
+def database_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database of the test's own."""
+    with databases.empty(tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def record_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
+    """URL of a database of the test's own that has the schema."""
+    with databases.ready(tmp_path) as url:
+        yield url

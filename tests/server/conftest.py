@@ -25,9 +25,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, database_url: str) -> Serve:
+def serve(tmp_path: Path, record_url: str) -> Serve:
     """Start the server on the database of this run; again and again on the same data."""
-    url = None if database_url.startswith("sqlite:") else database_url
+    url = None if record_url.startswith("sqlite:") else record_url
 
     @asynccontextmanager
     async def start(**options: bool | Clock | None) -> AsyncIterator[Heart]:

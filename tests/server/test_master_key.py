@@ -212,8 +212,8 @@ class Record:
 
 
 @pytest.fixture
-def record(tmp_path: Path, database_url: str) -> Record:
-    made = Record(tmp_path / "data", database_url)
+def record(tmp_path: Path, record_url: str) -> Record:
+    made = Record(tmp_path / "data", record_url)
     made.put("a", VALUE)
     made.put("b", b"another-secret")
     return made

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.databases import Databases
 
 from fleetwire.core import access
 from fleetwire.core.chunks import Piece
@@ -295,33 +296,15 @@ class Server:
         self.write(change)
 
 
-@contextlib.contextmanager
-def fresh_database(database_server: str | None) -> Iterator[dict[str, str]]:
-    """Settings of an empty database: none with SQLite, where the data folder holds it."""
-    if database_server is None:
-        yield {}
-        return
-    import psycopg  # noqa: PLC0415 - not needed with SQLite
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
-
-    name = f"test_api_{app.new_id().replace('-', '')}"
-    parts = conninfo_to_dict(database_server)
-    rest = "".join(f"&{key}={parts[key]}" for key in ("port", "password") if parts.get(key))
-    with psycopg.connect(database_server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        host, user = parts.get("host") or "localhost", parts.get("user") or "postgres"
-        yield {"database": f"postgresql:///{name}?host={host}&user={user}{rest}"}
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
 @pytest.fixture
-def new_server(tmp_path: Path, database_server: str | None) -> Iterator[Callable[..., Server]]:
+def new_server(tmp_path: Path, databases: Databases) -> Iterator[Callable[..., Server]]:
     """Make a server of one test's own."""
     with contextlib.ExitStack() as stack:
 
         def make(**settings: Any) -> Server:
-            database = stack.enter_context(fresh_database(database_server))
-            server = Server(tmp_path / f"data{app.new_id()}", **database, **settings)
+            data = tmp_path / f"data{app.new_id()}"
+            database = stack.enter_context(databases.ready(data))
+            server = Server(data, database=database, **settings)
             server.start()
             stack.callback(server.stop)
             return server
@@ -330,12 +313,11 @@ def new_server(tmp_path: Path, database_server: str | None) -> Iterator[Callable
 
 
 @pytest.fixture(scope="session")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, database_server: str | None
-) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Server]:
     """One server for all tests that only ask."""
-    with fresh_database(database_server) as database:
-        shared = Server(tmp_path_factory.mktemp("server") / "data", **database)
+    data = tmp_path_factory.mktemp("server") / "data"
+    with databases.ready(data) as database:
+        shared = Server(data, database=database)
         shared.start()
         yield shared
         shared.stop()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.databases import Databases
 from tests.server.api.conftest import Events, Server
 
 from fleetwire.core import limits
@@ -72,14 +73,12 @@ def test_lengths_of_a_password(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def pair(
-    tmp_path_factory: pytest.TempPathFactory, database_server: str | None
+    tmp_path_factory: pytest.TempPathFactory, databases: Databases
 ) -> Iterator[tuple[Server, Server]]:
     """Two server processes over one database: what one ends the other must notice."""
-    from tests.server.api.conftest import fresh_database  # noqa: PLC0415 - beside its use
-
-    with fresh_database(database_server) as database, contextlib.ExitStack() as stack:
-        data = tmp_path_factory.mktemp("pair") / "data"
-        first, second = Server(data, **database), Server(data, **database)
+    data = tmp_path_factory.mktemp("pair") / "data"
+    with databases.ready(data) as database, contextlib.ExitStack() as stack:
+        first, second = Server(data, database=database), Server(data, database=database)
         for one in (first, second):
             one.start()
             stack.callback(one.stop)

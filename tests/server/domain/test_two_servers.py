@@ -77,14 +77,14 @@ def _some_wait(connection: Any) -> bool:
 
 
 @pytest.fixture
-def two(serve: Serve, database_url: str) -> Callable[[], Any]:
-    if not database_url.startswith("postgresql"):
+def two(serve: Serve, record_url: str) -> Callable[[], Any]:
+    if not record_url.startswith("postgresql"):
         pytest.skip("two servers need one PostgreSQL: --database postgres")
 
     @asynccontextmanager
     async def start() -> AsyncIterator[tuple[Any, Servers]]:
         async with serve(loops=False) as one:
-            other = Database.open(database_url, nudges=MemoryNudges(), clock=one.clock.wall)
+            other = Database.open(record_url, nudges=MemoryNudges(), clock=one.clock.wall)
             try:
                 yield one, Servers(one.database, other)
             finally:

@@ -19,6 +19,13 @@ from fleetwire.testing.simulation.plan import Plan
 from fleetwire.testing.simulation.world import World
 
 
+def _any(below: int) -> st.SearchStrategy[int]:
+    """A number; not `integers`, whose choice depends on the modules that other tests have imported:
+    an example that is found once must be found by each run.
+    """
+    return st.sampled_from(range(below))
+
+
 class Machine(RuleBasedStateMachine):
     """One world; `teardown` lets it end and judges it."""
 
@@ -28,12 +35,12 @@ class Machine(RuleBasedStateMachine):
         self._where = self._in_force.__enter__()
         self.world: World | None = None
 
-    @initialize(seed=st.integers(0, 1_000), nodes=st.integers(1, 3))
+    @initialize(seed=_any(1_001), nodes=_any(3).map(lambda n: n + 1))
     def begin(self, seed: int, nodes: int) -> None:
         self.world = World(seed, Plan(nodes=nodes, runs=4, busy_s=1e6), self._where)
         self.world.begin()
 
-    @rule(kind=st.sampled_from(sorted(Faults.KINDS)), node=st.integers(0, 2))
+    @rule(kind=st.sampled_from(sorted(Faults.KINDS)), node=_any(3))
     def fail(self, kind: str, node: int) -> None:
         assert self.world is not None
         self.world.faults.do(kind, self.world.nodes[node % len(self.world.nodes)])
@@ -55,6 +62,38 @@ class Machine(RuleBasedStateMachine):
                 assert story.violation is None, "\n".join([*story.trace, story.violation])
         finally:
             self._in_force.__exit__(None, None, None)
+
+
+@pytest.mark.slow
+def test_an_agent_buries_whose_task_outlives_shim_and_spawner() -> None:
+    """As the machine found it: what lives is asked whether it is a copy's."""
+    state = Machine()
+    try:
+        state.begin(seed=217, nodes=1)
+        state.submit()
+        for kind in ("stall", "stall"):
+            state.fail(kind, 0)
+        state.submit()
+        state.submit()
+        state.wait(0.5)
+        state.fail("full disk", 0)
+        state.wait(0.5)
+        state.submit()
+        state.submit()
+        for seconds in (3.0, 3.0, 0.01):
+            state.wait(seconds)
+        for kind in ("kill spawner", "kill shim"):
+            state.fail(kind, 0)
+        state.submit()
+        state.wait(0.01)
+        state.fail("crash shim at write", 0)
+        for _ in range(3):
+            state.submit()
+        state.wait(0.01)
+        state.fail("drop", 0)
+        state.submit()
+    finally:
+        state.teardown()
 
 
 @pytest.mark.slow

@@ -45,6 +45,9 @@ _steps = msgspec.json.Decoder(tuple[Step, ...])
 class SimulatedTask:
     """The processes of one attempt: steps played in virtual time. `lives` until it ends."""
 
+    pid: Final = 2
+    """As its shim notes it. Pids are looked at within one attempt only."""
+
     def __init__(self, started: Started, steps: tuple[Step, ...], now: float) -> None:
         self.started = started
         self._steps = list(steps)
@@ -169,7 +172,12 @@ class SimulatedShim:
         self.task = SimulatedTask(started, steps, begun)
         self.node.tasks.append(self.task)
         self._writer = SpoolWriter(directory, piece=order.piece, quota=order.quota)
-        record = {"pid": 2, "pid_start": 1, "boot_id": self.node.boot_id, "at": started_at}
+        record = {
+            "pid": self.task.pid,
+            "pid_start": 1,
+            "boot_id": self.node.boot_id,
+            "at": started_at,
+        }
         with contextlib.suppress(OSError):
             note_in_reserve(directory, record)
         await self._see_to_its_end(self.task, self._writer, begun, directory, record)
@@ -180,7 +188,7 @@ class SimulatedShim:
             "exit",
             {
                 "epoch": order.epoch,
-                "pid": 2,
+                "pid": self.task.pid,
                 "cause": self._cause or "exited",
                 "exit_code": self.task.exit_code,
                 "signal": self.task.signal,

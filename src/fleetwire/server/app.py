@@ -429,6 +429,14 @@ class _Uvicorn(uvicorn.Server):
                     await self._leaving.wait()
             await self.on_tick(0)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Who has not taken its answer by now is cut off: the event loop closes after this, and
+        # such a connection would stay open for as long as this process lives.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # they are told in the loop's next turn
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield

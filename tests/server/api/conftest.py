@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import uvloop
 from tests.databases import Databases
 
 from fleetwire.core import access
@@ -93,7 +94,7 @@ class Server:
 
     def _run(self, ready: threading.Event) -> None:
         try:
-            asyncio.run(self._serve(ready))
+            uvloop.run(self._serve(ready))  # as the server's own process does
         except BaseException as error:  # noqa: BLE001 - raised again where the test can see it
             self._error = error
         finally:
@@ -134,6 +135,11 @@ class Server:
     @property
     def password(self) -> str:
         return (self.data / app.PASSWORD_FILE).read_text().strip()
+
+    def head(self, path: str, method: str = "GET", *headers: str) -> bytes:
+        """A request as it goes over the wire, for a test that sends and reads as it likes."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", *headers]
+        return "\r\n".join([*lines, f"Authorization: Bearer {self.token}", "", ""]).encode()
 
     def new_token(self, *, name: str = "test", expires_in: float | None = None) -> str:
         secret = f"fw_{app.new_secret()}"

@@ -9,6 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from tests.server.api.test_origin import FOREIGN
 
@@ -48,11 +49,8 @@ def test_the_policy_takes_nothing_inline_and_nothing_from_elsewhere() -> None:
 
 def begin_post(server: Server, body: bytes, *, length: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    connection.sendall(
-        f"POST /api/v1/tokens HTTP/1.1\r\nHost: {server.host}\r\nContent-Length: {length}\r\n"
-        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\n\r\n".encode()
-        + body
-    )
+    headers = [f"Content-Length: {length}", "Content-Type: application/json"]
+    connection.sendall(server.head("/api/v1/tokens", "POST", *headers) + body)
     return connection
 
 
@@ -114,10 +112,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(
     attempt = server.submit(nodes=["taken"])["tasks"][0]["attempt"]
     server.append(attempt, b"x" * (32 << 20))
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(
-            f"GET /api/v1/attempts/{attempt}/log/raw HTTP/1.1\r\nHost: {server.host}\r\n"
-            f"Authorization: Bearer {server.token}\r\n\r\n".encode()
-        )
+        connection.sendall(server.head(f"/api/v1/attempts/{attempt}/log/raw"))
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         until = time.monotonic() + 2.5
         server.wait(lambda: time.monotonic() > until)
@@ -126,6 +121,23 @@ def test_a_reader_that_takes_nothing_is_cut_off(
             while more := connection.recv(1 << 20):
                 received += len(more)
         assert received < 32 << 20
+
+
+@pytest.mark.slow
+def test_a_server_that_leaves_keeps_no_connection(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    where = ("127.0.0.1", server.port)
+    with (
+        socket.create_connection(where) as trickling,
+        socket.create_connection(where) as waiting,
+        socket.create_connection(where),  # it is accepted while the server leaves, or never
+    ):
+        trickling.sendall(server.head("/api/v1/tokens", "POST", "Content-Length: 100"))
+        waiting.sendall(server.head("/healthz"))
+        assert waiting.recv(1000).startswith(b"HTTP/1.1 200 ")
+        server.stop()
+        for found in psutil.Process().net_connections("tcp"):
+            assert found.laddr != where, found
 
 
 def test_a_stream_by_cookie_from_elsewhere_is_refused(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 import sys
@@ -10,7 +11,9 @@ from typing import Final
 SWITCH_S: Final = 0.0005
 GC_AFTER: Final = 10_000
 """New containers before a collection; Python's 700 is for programs that run for a moment."""
+ARENAS: Final = 2
 OPEN_FILES: Final = 1 << 20
+_M_ARENA_MAX: Final = -8  # mallopt(3)
 
 
 def settle() -> None:
@@ -22,7 +25,17 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER, 20, 20)
+    _share_arenas()
     _allow_open_files()
+
+
+def _share_arenas() -> None:
+    """Let the threads share glibc's arenas: one each kept 16 MB that nothing used, of 117 MB after
+    minutes of load, against 6 MB of 99. Another C library goes its own way.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def _allow_open_files() -> None:

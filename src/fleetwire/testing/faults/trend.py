@@ -8,8 +8,9 @@ from typing import Final
 
 import msgspec
 
-WARM_UP_S: Final = 120.0
-"""A process that has just begun is still growing to its size."""
+WARM_UP_S: Final = 300.0
+"""A process that has just begun is still growing to its size: under steady load SQLite's page
+caches are full, and malloc's arenas level, after four minutes (docs/reliability.md)."""
 LEAST_S: Final = 300.0
 
 

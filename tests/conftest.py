@@ -17,6 +17,27 @@ settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
 
+# A file is run by one process: the longest come first, so that none is left alone at the end.
+LONGEST = (
+    "tests/swarm/test_swarm.py",
+    "tests/simulation/test_mutants.py",
+    "tests/simulation/test_worlds.py",
+    "tests/server/test_tls.py",
+    "tests/agent/test_agent.py",
+    "tests/server/test_app.py",
+    "tests/server/test_canary.py",
+    "tests/server/test_clones.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database",

@@ -24,8 +24,6 @@ REPORTS = ROOT / ".dev/reports"
 # Kills, floods and screens wait more than they compute: they run beside their like, and apart from
 # what keeps both cores busy.
 APART = "faults or browser"
-# A file is run by one process: the longest come first, so that none is left alone at the end.
-LONGEST = ("tests/swarm", "tests/server/test_tls.py", "tests/simulation", "tests/agent")
 # What depends on the database is tried again on the other one.
 STORED = (
     *(f"tests/server/{room}" for room in ("store", "logs", "domain", "gateway", "loops")),
@@ -113,7 +111,8 @@ def pytest(tally: Tally, name: str, *arguments: str) -> None:
 
 def side_by_side(processes: int) -> tuple[str, ...]:
     """More processes than a small machine has cores, because most tests wait for other processes;
-    the more, the less they compute. A file belongs to one process, and files keep their order.
+    the more, the less they compute. A file belongs to one process, and files keep their order,
+    which tests/conftest.py gives them.
     """
     return ("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder")
 
@@ -129,7 +128,7 @@ def whole(tally: Tally) -> None:
     """Run everything, as CI does."""
     checks(tally)
     console(tally)
-    pytest(tally, "tests", *side_by_side(3), "-m", f"not ({APART})", *LONGEST, "tests")
+    pytest(tally, "tests", *side_by_side(3), "-m", f"not ({APART})")
     browserless = [] if shutil.which("chromium") else ["-p", "tools.no_browser"]
     pytest(tally, "apart", *side_by_side(4), "-m", APART, *browserless)
     pytest(tally, "postgres", *side_by_side(3), "--database", "postgres", *STORED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import msgspec
 import pytest
 from nacl.signing import SigningKey
 
@@ -43,16 +44,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.fixture
 def keys(tmp_path: Path, disk: Disk) -> ServerKeys:  # noqa: ARG001 (what it saves on)
-    own = enrol.new_identity()
-    known = Identity(
-        incarnation=own.incarnation,
-        signing_seed=own.signing_seed,
-        signing_key=own.signing_key,
-        sealing_secret=own.sealing_secret,
-        sealing_key=own.sealing_key,
-        node="n1",
-        cluster="c",
-        server_keys={"k": bytes(KEY.verify_key)},
+    known = msgspec.structs.replace(
+        enrol.new_identity(), node="n1", cluster="c", server_keys={"k": bytes(KEY.verify_key)}
     )
     return ServerKeys(str(tmp_path), known)
 

@@ -94,5 +94,9 @@ def test_the_system_and_a_node_that_is_not_gone(system: System) -> None:
     refused = system("nodes", "delete", "local-1")
     assert refused.returncode != 0
     assert b"Node local-1 is online." in refused.stderr
+    late = system("nodes", "deny", "local-1")  # somebody has let it in
+    assert late.returncode == 1
+    assert b"local-1" in late.stderr
+    assert b"local-1" in system("nodes").stdout
     assert b"SINCE" in system("nodes").stdout
     assert b"breaker" in system("doctor").stdout

@@ -81,6 +81,13 @@ def look(
     )
 
 
+def made_anew(old: list[Sealed], place: int) -> list[Sealed]:
+    """The chain with other entries from a place on, whole in itself."""
+    before = Head(place, old[place - 1].hash if place else genesis("c", "p"))
+    others = [Act("login", SERVER, "p")] * (len(old) - place)
+    return [*old[:place], *follow(before, others, at=1_000)]
+
+
 def broken(verdict: Verdict) -> tuple[int, str]:
     assert verdict.broken is not None
     assert not verdict.is_good
@@ -193,9 +200,7 @@ def test_what_was_made_anew_from_some_place_on_is_found_by_a_checkpoint(
     """Whoever has the database and not the key can make a chain that is whole in itself."""
     entries = chain(10)
     marks = [signed(head(entries[at])), signed(head(entries[4]))]
-    before = Head(place, entries[place - 1].hash if place else genesis("c", "p"))
-    forged = follow(before, [Act("login", SERVER, "p")] * (10 - place), at=1_000)
-    verdict = look([*entries[:place], *forged], *marks)
+    verdict = look(made_anew(entries, place), *marks)
     covered = {one for one in (at, 4) if one >= place}
     if not covered:
         assert verdict.is_good
@@ -211,8 +216,7 @@ def test_what_somebody_has_seen_before_counts_as_a_checkpoint_does() -> None:
     seen = head(entries[7])
     assert look(entries, known=(seen,)).is_good
     assert broken(look(entries[:5], known=(seen,))) == (6, "truncated")
-    forged = [*entries[:5], *follow(head(entries[4]), [Act("login", SERVER, "p")] * 5, at=1)]
-    assert broken(look(forged, known=(seen,))) == (1, "rewritten")
+    assert broken(look(made_anew(entries, 5), known=(seen,))) == (1, "rewritten")
 
 
 @given(
@@ -225,8 +229,7 @@ def test_what_was_seen_before_is_compared_whatever_checkpoints_say(
 ) -> None:
     """The key signs the chain that was made anew, too: who saw the old one still knows better."""
     old = chain(10)
-    before = Head(place, old[place - 1].hash if place else genesis("c", "p"))
-    new = [*old[:place], *follow(before, [Act("login", SERVER, "p")] * (10 - place), at=1_000)]
+    new = made_anew(old, place)
     marks = [signed(head((new if is_new else old)[number])) for number, is_new in signs]
     verdict = look(new, *marks, known=(head(old[at]),))
     wrong = {number for number, is_new in [(at, False), *signs] if number >= place and not is_new}

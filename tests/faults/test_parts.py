@@ -151,8 +151,10 @@ def test_a_slow_network_is_slow(proxy: Proxy, how: str, amount: int) -> None:
         assert time.monotonic() - began >= 0.25  # both ways
 
 
-def life(memory: Callable[[float], float], for_s: float = WARM_UP_S + LEAST_S + 60) -> list[Sample]:
-    return [Sample(at, int(memory(at)), 20, 4) for at in range(0, int(for_s), 5)]
+def life(
+    memory: Callable[[float], float], for_s: float = WARM_UP_S + LEAST_S + 60, every_s: int = 5
+) -> list[Sample]:
+    return [Sample(at, int(memory(at)), 20, 4) for at in range(0, int(for_s), every_s)]
 
 
 MIB = 1 << 20
@@ -171,6 +173,9 @@ def test_noise_and_growing_up_are_flat() -> None:
     assert steep(life(lambda at: min(1.0, at / WARM_UP_S) * 50 * MIB)) == []
     assert steep(life(lambda at: at * MIB, for_s=WARM_UP_S)) == []  # too short to say
     assert steep([]) == []
+    rare = life(lambda at: at * MIB, every_s=70)  # as the soak looks: after each stretch
+    assert steep(rare) == []
+    assert steep(life(lambda at: at * MIB, WARM_UP_S + 3 * LEAST_S, every_s=70))
 
 
 def test_a_traceback_is_found_in_lines_and_in_json() -> None:

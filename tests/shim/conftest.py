@@ -100,6 +100,16 @@ class Placed:
         assert self.has(name), f"ended as {self.last()}: {self.record(self.last())}"
         return self.record(name)
 
+    def killed(self, *, with_spawner: bool) -> dict[str, Any]:
+        """Its end when its shim is killed: the spawner judges it, or who buries it after both."""
+        if not with_spawner:
+            os.kill(self.node.spawner_pid(), signal.SIGKILL)
+        os.kill(self.shim, signal.SIGKILL)
+        if not with_spawner:
+            wait_until(lambda: spawner.bury(self.folder), "the burial")
+            self.node.disconnect()
+        return self.wait("lost")
+
     def last(self) -> str:
         return next((name for name in LAST_RECORDS if self.has(name)), "")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -84,18 +83,10 @@ def test_the_burial_of_a_copy_leaves_the_original_alone(
 
 
 @pytest.mark.parametrize("with_spawner", [True, False])
-def test_the_groups_of_a_dead_shim_are_killed(
-    around: Around, with_spawner: bool, wait_until: Callable[..., Any]
-) -> None:
+def test_the_groups_of_a_dead_shim_are_killed(around: Around, with_spawner: bool) -> None:
     around.start()
-    placed = around.placed
-    if not with_spawner:
-        os.kill(placed.node.spawner_pid(), signal.SIGKILL)
-    os.kill(placed.shim, signal.SIGKILL)
-    if not with_spawner:
-        wait_until(lambda: burial.bury(placed.folder), "the burial")
-        placed.node.disconnect()
-    assert placed.wait("lost")["reason"] == burial.SHIM_DIED
+    lost = around.placed.killed(with_spawner=with_spawner)
+    assert lost["reason"] == burial.SHIM_DIED
     assert around.killed() == KILLED
     assert not around.secrets.exists()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fleetwire.shim import delivery, spawner
+from fleetwire.shim import delivery
 from fleetwire.shim.delivery import Secret
 
 if TYPE_CHECKING:
@@ -116,9 +115,7 @@ def test_a_shim_that_knew_a_secret_lives_no_other_attempt(
 
 
 @pytest.mark.parametrize("with_spawner", [True, False])
-def test_a_killed_shim_leaves_no_secret(
-    vault: Vault, with_spawner: bool, wait_until: Callable[..., Any]
-) -> None:
+def test_a_killed_shim_leaves_no_secret(vault: Vault, with_spawner: bool) -> None:
     placed, folder = vault.sh(
         'cat "$FLEETWIRE_SECRETS/token"; echo ready; exec sleep 60',
         Secret("token", "file", "token", CANARY),
@@ -126,13 +123,7 @@ def test_a_killed_shim_leaves_no_secret(
     placed.start()
     placed.wait_output(b"ready")
     assert (folder / "token").read_bytes() == CANARY
-    if not with_spawner:
-        os.kill(vault.node.spawner_pid(), signal.SIGKILL)
-    os.kill(placed.shim, signal.SIGKILL)
-    if not with_spawner:
-        wait_until(lambda: spawner.bury(placed.folder), "the burial")
-        vault.node.disconnect()
-    placed.wait("lost")
+    placed.killed(with_spawner=with_spawner)
     assert not folder.exists()
     assert b"canary" not in everywhere(vault.node.state)
 

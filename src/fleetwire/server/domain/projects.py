@@ -136,8 +136,8 @@ def set_roles(
     """Give a user (by name or id) exactly these roles in a project; none takes them out of it.
 
     `by` is the id of who does it, with these rights; `was` what they believe the user has: who
-    adds to it must not bring back what another has just taken away. Raises NotFound, RolesChanged,
-    Forbidden.
+    adds to it must not bring back what another has just taken away. Whoever asks again, because
+    the answer was lost, finds it done. Raises NotFound, RolesChanged, Forbidden.
     """
     found = people.user_by_word(tx.connection, user)
     if found is None:
@@ -146,14 +146,14 @@ def set_roles(
         )
     people.lock_user(tx.connection, found["id"])
     before = projects.roles_of(tx.connection, found["id"]).get(project.id, frozenset())
-    if was is not None and before != frozenset(was):
+    after = frozenset(roles)
+    if was is not None and before not in {frozenset(was), after}:
         has = ", ".join(sorted(before)) or "none"
         raise RolesChanged(
             f"The roles of {found['name']} in {project.name} have changed meanwhile: now {has}.",
             hint="Look at them, and change them again.",
             field="was",
         )
-    after = frozenset(roles)
     access.check_assignment(rights, project.id, before, after, is_self=found["id"] == by)
     projects.set_roles(tx.connection, found["id"], project.id, after)
     return Member(found["id"], found["name"], project.id, project.name, tuple(sorted(after)))

@@ -12,6 +12,8 @@ WARM_UP_S: Final = 300.0
 """A process that has just begun is still growing to its size: under steady load SQLite's page
 caches are full, and malloc's arenas level, after four minutes (docs/reliability.md)."""
 LEAST_S: Final = 300.0
+LEAST_SAMPLES: Final = 9
+"""Three in each third: a median of fewer is one look, which noise would decide."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -37,7 +39,7 @@ def growth(samples: Sequence[Sample], measure: str) -> float | None:
         return None
     begin = samples[0].at + WARM_UP_S
     settled = [sample for sample in samples if sample.at >= begin]
-    if not settled or settled[-1].at - settled[0].at < LEAST_S:
+    if len(settled) < LEAST_SAMPLES or settled[-1].at - settled[0].at < LEAST_S:
         return None
     third = len(settled) // 3
     first = median(getattr(sample, measure) for sample in settled[:third])

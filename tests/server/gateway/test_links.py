@@ -9,17 +9,19 @@ import secrets
 import pytest
 from nacl.signing import SigningKey
 
-from fleetwire.core import limits
+from fleetwire.core import chunks, limits
+from fleetwire.core.chunks import Piece
 from fleetwire.core.desired import Desired, Observation, Observed
 from fleetwire.core.envelopes import objection, order_bytes
 from fleetwire.core.happenings import Exited, Started
 from fleetwire.core.leases import generation_of
 from fleetwire.core.specs import Script, Step
-from fleetwire.protocol import messages
+from fleetwire.protocol import codec, messages
 from fleetwire.server.api import http
 from fleetwire.server.domain import nodes, views
 from fleetwire.server.gateway import endpoint
 from fleetwire.server.gateway.link import Link
+from fleetwire.server.logs.chunks import compress
 from fleetwire.server.store import meta
 from fleetwire.testing.fake_node import Behaviour, FakeNode
 from fleetwire.testing.heart import Heart, Serve, now_us
@@ -324,6 +326,36 @@ async def test_reports_and_bytes_of_another_nodes_attempt_are_unknown(serve: Ser
             assert await one.run(run_id) == before
             honest.release(held.attempt)
             assert await log_of(one, only(await one.wait_run(run_id))) == b"hello\n"
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_who_declined_writes_nothing_into_the_log_of_who_runs_it(
+    serve: Serve, is_stored: bool
+) -> None:
+    async with serve() as one:
+        hostile = await one.node("hostile", Behaviour(decline="not now"))
+        async with hostile.connected():
+            run_id = await one.submit(Step("print", text="the truth"), any=1)
+            await one.wait(lambda: one.story(run_id), lambda story: "waits again: not now" in story)
+            attempt = only(await one.run(run_id)).attempt
+            lie = b"a big lie\n"  # as long as the truth
+            body = chunks.encode([Piece(1, len(lie), now_us())], [lie])
+            if is_stored:  # as if it had been on its way when the attempt went elsewhere
+                segment = one.logs.segment_now()
+                node, epoch = hostile.identity.node, 1 << 40
+                await one.logs.append(node, epoch, segment, attempt, 0, compress(body))
+            else:
+                await hostile.raw(codec.encode_log(attempt, 0, len(body), body, zstd=False))
+                await hostile.wait(lambda: hostile.unknown == [attempt])
+            await one.database.write(
+                lambda tx: nodes.set_admin(tx, hostile.identity.node, "draining")
+            )
+            honest = await one.node("honest")
+            async with honest.connected():
+                task = only(await one.wait_run(run_id))
+                assert await log_of(one, task) == b"the truth\n"
+                assert (task.node, task.log.state) == ("honest", "sealed")
+                assert task.log.sha256 == hashlib.sha256(b"the truth\n").hexdigest()
 
 
 async def test_the_newest_link_wins_and_the_older_is_closed(serve: Serve) -> None:

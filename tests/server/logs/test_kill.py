@@ -28,7 +28,7 @@ async def main():
         while True:
             data = b"%09d\\n" % (offset // 10) * 1
             body = chunks.encode([Piece(1, len(data), 0)], data)
-            offset = await logs.append("n", 1, sys.argv[2], attempt, offset, body)
+            offset = (await logs.append("n", 1, sys.argv[2], attempt, offset, body)).length
             print(attempt, offset, flush=True)
     async with asyncio.TaskGroup() as group:
         for attempt in sys.argv[3:]:

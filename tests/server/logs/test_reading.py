@@ -159,7 +159,7 @@ def test_a_line_of_ten_megabytes_is_cut_and_jumped_over(
     offset = 0
     for data in pieces:
         body = chunks.encode([Piece(1, len(data), 7)], data)
-        offset = runner.run(logs.append("n", 1, DAY, A, offset, body))
+        offset = runner.run(logs.append("n", 1, DAY, A, offset, body)).length
     decoded: list[int] = []
     decode = chunks.decode
 

@@ -28,8 +28,8 @@ async def text(logs: SegmentedLogs, attempt: str = A, offset: int = 0) -> bytes:
 
 def test_an_append_is_read_back(with_logs: Callable[..., None]) -> None:
     async def test(logs: SegmentedLogs) -> None:
-        assert await logs.append("n", 1, DAY, A, 0, body(b"one\n")) == 4
-        assert await logs.append("n", 1, DAY, A, 4, body(b"two\n", 2, 9)) == 8
+        assert await logs.append("n", 1, DAY, A, 0, body(b"one\n")) == (4, 0)
+        assert await logs.append("n", 1, DAY, A, 4, body(b"two\n", 2, 9)) == (8, 0)
         first, second = await logs.read(DAY, A, 0, 100)
         assert (first.offset, first.data, first.pieces) == (0, b"one\n", [Piece(1, 4, 5)])
         assert (second.offset, second.data, second.pieces) == (4, b"two\n", [Piece(2, 4, 9)])
@@ -54,8 +54,8 @@ def test_a_read_is_cut_at_both_ends(with_logs: Callable[..., None]) -> None:
 def test_the_overlap_is_skipped_and_a_gap_refused(with_logs: Callable[..., None]) -> None:
     async def test(logs: SegmentedLogs) -> None:
         await logs.append("n", 1, DAY, A, 0, body(b"one\ntwo\n"))
-        assert await logs.append("n", 1, DAY, A, 0, body(b"one\n")) == 8
-        assert await logs.append("n", 1, DAY, A, 4, body(b"two\nthree\n")) == 14
+        assert await logs.append("n", 1, DAY, A, 0, body(b"one\n")) == (8, 4)
+        assert await logs.append("n", 1, DAY, A, 4, body(b"two\nthree\n")) == (14, 4)
         with pytest.raises(LogGap) as gap:
             await logs.append("n", 1, DAY, A, 15, body(b"x"))
         assert gap.value.length == 14
@@ -96,7 +96,7 @@ def test_a_newer_link_fences_the_older_one(with_logs: Callable[..., None]) -> No
             await logs.fence("n", 4)
         await logs.fence("n", 5)
         await logs.append("other", 1, DAY, B, 0, body(b"other node"))
-        assert await logs.append("n", 5, DAY, A, 4, body(b"five")) == 8
+        assert await logs.append("n", 5, DAY, A, 4, body(b"five")) == (8, 0)
         assert await text(logs) == b"fourfive"
 
     with_logs(test)
@@ -189,7 +189,7 @@ def test_a_failed_commit_acknowledges_nothing(
             assert await text(logs) == b"kept"
             assert await logs.lengths([(DAY, A)]) == {A: 4}
             assert await listener.wait(0.01) == set()
-            assert await logs.append("n", 1, DAY, A, 4, body(b"sent again")) == 14
+            assert await logs.append("n", 1, DAY, A, 4, body(b"sent again")) == (14, 0)
             assert await text(logs) == b"keptsent again"
 
     with_logs(test)
@@ -200,7 +200,7 @@ def test_everything_is_there_after_a_reopen(with_logs: Callable[..., None]) -> N
         await logs.append("n", 1, DAY, A, 0, body(b"one\ntw"))
 
     async def after(logs: SegmentedLogs) -> None:
-        assert await logs.append("n", 1, DAY, A, 6, body(b"o\nthree")) == 13
+        assert await logs.append("n", 1, DAY, A, 6, body(b"o\nthree")) == (13, 0)
         assert [row.text for row in (await logs.tail(DAY, A, 9)).lines] == [
             b"one", b"two", b"three"
         ]  # fmt: skip

@@ -8,6 +8,8 @@ export class Problem extends Error {
   }
 
   get status(): number { return this.document.status }
+  /** Not this time only: asked again, the answer would be the same. */
+  get isRefusal(): boolean { return this.status === 403 || this.status === 404 }
   get code(): string { return this.document.code ?? '' }
   get field(): string { return this.document.field ?? '' }
   get hint(): string { return this.document.hint ?? '' }

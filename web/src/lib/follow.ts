@@ -14,7 +14,10 @@ export interface FollowOptions {
   events: Record<string, (data: unknown) => void>
   /** Called at each change; `again` is true for an `open` that is not the first. */
   onState: (state: FollowState, again: boolean) => void
-  /** Called when the stream broke or was refused: the place to notice that the server is away or the login has ended. */
+  /**
+   * Called when the stream broke or was refused: the place to notice that the server is away or the login has ended.
+   * Only its answer says why a stream was refused: what one may not see any more is closed there, and not asked for again.
+   */
   onLost?: () => void
 }
 

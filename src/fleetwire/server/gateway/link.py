@@ -414,7 +414,7 @@ class Link:
 
     async def _store(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
         try:
-            length = await self._rooms.logs.append(
+            appended = await self._rooms.logs.append(
                 self.node, self.link_epoch, tail.segment, frame.attempt, frame.offset, body
             )
         except LogGap as gap:
@@ -438,10 +438,10 @@ class Link:
                 _log.warning("log bytes wait in their spool", node=self.node, error=error.detail)
             tail.stalled = True
             return
-        tail.durable = max(tail.durable, length)
-        self._conversation.send(messages.Durable(frame.attempt, length))
+        tail.durable = max(tail.durable, appended.length)
+        self._conversation.send(messages.Durable(frame.attempt, appended.length))
         try:
-            await tail.roll(frame)
+            await tail.roll(frame, appended.skipped)
         except BadFrame as error:
             self.close(messages.CLOSE_BAD_FRAME, error.detail)
 
@@ -508,7 +508,7 @@ class Link:
             self._void(answer)
         if answer.reopened:
             for id_, segment in answer.reopened:
-                self._tails[id_] = LogTail(segment, 0)
+                self._follow_log(id_, segment, 0)
             self._spawn(self._resend([id_ for id_, _ in answer.reopened]))
         if answer.asked:
             # It has no place for a log of these yet: what the node has, it says first.
@@ -529,6 +529,8 @@ class Link:
         )
         for one in now:
             self._told.pop(one.attempt, None)
+            if one.wish == "forget":
+                self._leave_log(one.attempt, one.epoch)
         if now:
             self._send_desired(now)
         if len(now) < len(answer.void):
@@ -540,9 +542,23 @@ class Link:
     async def _follow(self, adopted: tuple[restore.Asked, ...]) -> None:
         """Want the logs of attempts that are this node's from now on."""
         for one in adopted:
-            self._tails.setdefault(one.attempt, LogTail(one.segment, 0))
+            self._follow_log(one.attempt, one.segment, one.epoch)
         self._send_desired(tuple(Wanted(one.attempt, one.epoch, "run") for one in adopted))
         await self._resend([one.attempt for one in adopted])
+
+    def _follow_log(self, attempt: str, segment: str, epoch: int) -> None:
+        """Take the attempt's log from now on. What is first heard of now has no bytes yet."""
+        tail = self._tails.setdefault(attempt, LogTail(segment, 0, epoch))
+        tail.epoch = max(tail.epoch, epoch)
+
+    def _leave_log(self, attempt: str, epoch: int) -> None:
+        """Take no more of the log of an attempt that is not this node's any more: it may be
+        another's by now. A newer epoch than the one that is over has been told meanwhile.
+        """
+        tail = self._tails.get(attempt)
+        if tail is not None and tail.epoch <= epoch:
+            del self._tails[attempt]
+            self._awaiting.pop(attempt, None)
 
     def asks(self) -> Asked:
         """Say what this link has told its node already."""
@@ -570,8 +586,7 @@ class Link:
             return
         for wanted in level.wanted:
             held = level.held[wanted.attempt]
-            # A tail without bytes: an attempt that is first heard of now has no log yet.
-            self._tails.setdefault(wanted.attempt, LogTail(held.segment, 0))
+            self._follow_log(wanted.attempt, held.segment, wanted.epoch)
             if wanted.attempt not in level.kept_back:
                 self._told[wanted.attempt] = Word(wanted.epoch, wanted.wish, wanted.grace)
         if level.wanted or self._revision != (level.revision, level.admin):
@@ -596,7 +611,7 @@ class Link:
         for one in level.wanted:
             held = level.held[one.attempt]
             have = lengths.get(one.attempt, 0)
-            self._tails[one.attempt] = LogTail(held.segment, have)
+            self._tails[one.attempt] = LogTail(held.segment, have, one.epoch)
             wanted.append(msgspec.structs.replace(one, have=have))
             if held.ended:
                 self._awaiting[one.attempt] = held.promised

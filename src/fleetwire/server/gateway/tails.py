@@ -20,7 +20,8 @@ class LogTail:
     """One attempt's log on one link.
 
     `received` and `done` count frames, so that a report can wait for the frames before it.
-    `expecting` is set after a `resend`: frames past that offset are not wanted any more.
+    `expecting` is set after a `resend`: frames past that offset are not wanted any more. `epoch`
+    is the newest under which the node was told of the attempt.
     """
 
     __slots__ = (
@@ -29,14 +30,16 @@ class LogTail:
         "_rolled",
         "done",
         "durable",
+        "epoch",
         "expecting",
         "received",
         "segment",
         "stalled",
     )
 
-    def __init__(self, segment: str, durable: int) -> None:
+    def __init__(self, segment: str, durable: int, epoch: int) -> None:
         self.segment = segment
+        self.epoch = epoch
         self.durable = durable
         self.received = 0
         self.done = 0
@@ -61,12 +64,15 @@ class LogTail:
             return Stored(self.durable, self._hash.hexdigest())
         return Stored(self.durable, None)
 
-    async def roll(self, frame: LogFrame) -> None:
+    async def roll(self, frame: LogFrame, skipped: int) -> None:
         """Hash a frame whose bytes are durable. Frames are hashed in the order of the calls.
 
-        A frame that does not begin where the last one ended ends the hashing: the sealing loop
-        reads the store then.
+        A frame that does not begin where the last one ended ends the hashing, and so does one of
+        which `skipped` bytes were stored already, which may be other ones: the sealing loop reads
+        the store then.
         """
+        if skipped:
+            self._hash = None
         if self._hash is None:
             return
         if frame.raw_length <= INLINE_BYTES and self._lock is None:

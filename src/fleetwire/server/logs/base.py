@@ -8,7 +8,7 @@ stand nowhere. Lines are counted over that sequence: line n begins after the n-t
 from __future__ import annotations
 
 import datetime as dt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -62,6 +62,15 @@ class LogGone(FleetwireError):
         super().__init__(f"The logs of {segment} are gone: {reason}.")
         self.segment = segment
         self.reason = reason
+
+
+class Appended(NamedTuple):
+    """What an append has done: how long the log is now, in bytes, and how many bytes of the chunk
+    were skipped, because as many were stored there already, by whomever.
+    """
+
+    length: int
+    skipped: int = 0
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -146,10 +155,10 @@ class LogStore(Protocol):
 
     async def append(
         self, node: str, link_epoch: int, segment: str, attempt: str, offset: int, body: bytes
-    ) -> int:
-        """Store a wire body (seams 3) at `offset`; return the durable length.
+    ) -> Appended:
+        """Store a wire body (seams 3) at `offset`.
 
-        What is already stored is skipped. Raises `BadChunk`, `LogGap`, `StaleLink`, `LogGone`.
+        What is already stored is skipped, and not compared. Raises `BadChunk`, `LogGap`, `StaleLink`, `LogGone`.
         Appends are applied in the order of the calls.
         """
         ...

@@ -25,6 +25,7 @@ from fleetwire.server.logs import chunks, reading
 from fleetwire.server.logs import search as searching
 from fleetwire.server.logs.backend import Address, Backend, Extent, Row
 from fleetwire.server.logs.base import (
+    Appended,
     Chunk,
     LogGap,
     LogLines,
@@ -72,7 +73,7 @@ class _Drop:
 
 
 _Work = _Append | _Fence | _Reset | _Drop
-_Entry = Entry[_Work, int]
+_Entry = Entry[_Work, Appended]
 
 
 class SegmentedLogs(LogStore):
@@ -90,7 +91,7 @@ class SegmentedLogs(LogStore):
         self._clock = clock
         self._known: dict[Address, int] = {}  # durable lengths, where nobody else writes
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="fleetwire-log-reader")
-        self._writer: GroupCommit[_Work, int] = GroupCommit(
+        self._writer: GroupCommit[_Work, Appended] = GroupCommit(
             "fleetwire-log-writer", self._commit_group, backend.close_writer
         )
 
@@ -110,8 +111,8 @@ class SegmentedLogs(LogStore):
 
     async def append(
         self, node: str, link_epoch: int, segment: str, attempt: str, offset: int, body: bytes
-    ) -> int:
-        """Store a wire body at `offset`; return the durable length."""
+    ) -> Appended:
+        """Store a wire body at `offset`."""
         address = _address(segment, attempt)
         if self.reserve is not None:
             self.reserve.check()
@@ -213,7 +214,7 @@ class SegmentedLogs(LogStore):
 
     # -- the writer thread -------------------------------------------------------------------
 
-    def _commit_group(self, group: Group[_Work, int]) -> None:
+    def _commit_group(self, group: Group[_Work, Appended]) -> None:
         entries = iter(group)
         grown: dict[Address, Extent] = {}
         try:
@@ -308,7 +309,7 @@ class _Plan:
         self._extents[work.address] = self.changed[work.address] = Extent()
         self.rows.clear()
 
-    def append(self, work: _Append) -> int:
+    def append(self, work: _Append) -> Appended:
         if work.link_epoch < self._links.get(work.node, -1):
             raise StaleLink(work.node, work.link_epoch)
         extent = self._extent(work.address)
@@ -319,10 +320,11 @@ class _Plan:
         if work.offset < 0 or stop > chunks.MAX_LOG:
             raise BadChunk(f"A chunk from byte {work.offset} to {stop} is outside of any log.")
         if stop <= extent.length:
-            return extent.length
+            return Appended(extent.length, body.length)
         stored = work.body
-        if work.offset < extent.length:
-            body = chunks.cut(body, extent.length - work.offset, body.length)
+        skipped = extent.length - work.offset
+        if skipped:
+            body = chunks.cut(body, skipped, body.length)
             stored = chunks.encode(body.pieces, body.data)
         newlines = body.data.count(b"\n")
         row = Row(
@@ -331,7 +333,7 @@ class _Plan:
         self.rows.append((work.address, row))
         extent = Extent(stop, extent.newlines + newlines, body.is_open)
         self._extents[work.address] = self.changed[work.address] = extent
-        return stop
+        return Appended(stop, skipped)
 
     def _extent(self, address: Address) -> Extent:
         extent = self._extents[address]

@@ -21,7 +21,7 @@ export function useRun(id: MaybeRefOrGetter<string>) {
     queryKey: computed(() => runKey(toValue(id))),
     queryFn: ({ signal }) => run(toValue(id), signal),
     // Its events tell of a run under way. One that has ended may still wait for a task's last word.
-    refetchInterval: query => query.state.data && unsettled(query.state.data) ? 1000 : false,
+    refetchInterval: query => query.state.data && unsettled(query.state.data) ? every(1000)(query) : false,
   })
 }
 

@@ -1,6 +1,6 @@
 import { useQueryClient } from '@tanstack/vue-query'
 import { onScopeDispose, ref, watch, type Ref } from 'vue'
-import { me, type Run, type RunInList, type Task } from '@/api'
+import { Problem, run as askRun, type Run, type RunInList, type Task } from '@/api'
 import { follow, type Followed, type FollowState } from '@/lib/follow'
 import { api } from '@/lib/paths'
 import { runKey } from './queries'
@@ -32,8 +32,19 @@ export function useRunEvents(id: () => string, ended: () => boolean | undefined)
         state.value = now
         if (now === 'open' && before) again()
       },
-      onLost: () => { me().catch(again) },
+      onLost: () => { void look(run, again) },
     })
+  }
+
+  /** Asks for the run itself, which says why: the app is told by it, and a refusal is for good. */
+  async function look(run: string, again: () => void): Promise<void> {
+    try {
+      await askRun(run)
+    }
+    catch (problem) {
+      if (problem instanceof Problem && problem.isRefusal) stop()
+      again()
+    }
   }
 
   function stop(): void {

@@ -1,5 +1,5 @@
 import { onScopeDispose, ref, shallowRef, triggerRef } from 'vue'
-import { logLines, logTail, me, Problem, type LogEvent } from '@/api'
+import { logLines, logTail, Problem, type LogEvent } from '@/api'
 import { follow, type Followed } from '@/lib/follow'
 import { api } from '@/lib/paths'
 import { LogBuffer } from './buffer'
@@ -43,8 +43,20 @@ export function useLog(attempt: string) {
         },
       },
       onState: () => {},
-      onLost: () => { me().catch(() => {}) }, // the app is told by it
+      onLost: () => { void look() },
     })
+  }
+
+  /** Asks at the log's other door, which says why: the app is told by it, and a refusal is for good. */
+  async function look(): Promise<void> {
+    try {
+      await logTail(attempt, 1, leaving.signal)
+    }
+    catch (problem) {
+      if (!(problem instanceof Problem && problem.isRefusal)) return
+      stream?.close()
+      error.value = problem
+    }
   }
 
   async function open(): Promise<void> {

@@ -30,6 +30,16 @@ def test_nothing_is_lost_and_what_is_written_has_a_bound(asked: list[tuple[str, 
         assert all(near.count(key) <= 2 * 3 for key in "abc")
 
 
+def test_what_came_to_nothing_does_not_count() -> None:
+    sparing = Sparing(2, within_s=60.0, most_of_all=3)
+    for _ in range(10):
+        assert sparing.take("a", 0.0) == 0
+        sparing.give_back("a")
+    assert [sparing.take("a", 1.0) for _ in range(3)] == [0, 0, None]
+    assert [sparing.take("b", 1.0) for _ in range(2)] == [0, None]
+    sparing.give_back("never seen")
+
+
 def test_the_keys_that_are_known_have_a_bound() -> None:
     sparing = Sparing(1, within_s=60.0, most_of_all=10 * KEYS)
     for number in range(2 * KEYS):

@@ -31,7 +31,8 @@ class Around:
         self.group.mkdir(parents=True)
         for name in ("cgroup.procs", *KILLED):
             (self.group / name).touch()
-        self.secrets = root / "vault"
+        self.secrets = root / "vault" / self.attempt
+        self.secrets.parent.mkdir(mode=0o700)
         delivery.deliver(str(self.secrets), [Secret("token", "file", "token", CANARY)])
         confine = {"uid": None, "gid": 0, "groups": [], "umask": 0o027, "rlimits": {}}
         self.placed: Placed = node.place(

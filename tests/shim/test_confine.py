@@ -143,6 +143,8 @@ def test_an_order_without_argv_is_none() -> None:
     }  # fmt: skip
     with pytest.raises(OrderError, match="argv"):
         Order.from_record(record)
-    inside = {"argv": ["true"], "secrets": "/run/x", "most": 5}
+    inside = {"argv": ["true"], "secrets": "/run/a", "most": 5}
     order = Order.from_record({**record, "strict": inside})
-    assert (order.argv, order.secrets, order.most) == (["true"], "/run/x", 5)
+    assert (order.argv, order.secrets, order.most) == (["true"], "/run/a", 5)
+    with pytest.raises(OrderError, match="no folder of this attempt"):
+        Order.from_record({**record, "strict": {**inside, "secrets": "/run/b"}})

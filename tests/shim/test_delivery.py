@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fleetwire.shim import delivery
+from fleetwire.shim import burial, delivery, spool
 from fleetwire.shim.delivery import Secret
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ class Vault:
         path.mkdir(mode=0o700)
 
     def sh(self, script: str, *secrets: Secret, **order: Any) -> tuple[Placed, Path]:
-        folder = self.path / str(len(list(self.path.iterdir())))
+        attempt = str(uuid.uuid4())
+        folder = self.path / attempt
         delivery.deliver(str(folder), secrets)
         env = {"FLEETWIRE_SECRETS": str(folder), **order.pop("env", {})}
         strict = {"argv": ["/bin/sh", "-c", script], "secrets": str(folder)}
-        return self.node.place(strict=strict, env=env, **order), folder
+        return self.node.place(attempt=attempt, strict=strict, env=env, **order), folder
 
 
 @pytest.fixture
@@ -159,6 +161,25 @@ def test_a_start_that_fails_before_it_begins_leaves_no_secret(
     assert placed.wait("lost")["reason"].startswith("start failed: ")
     assert not folder.exists()
     assert placed.log() == b""
+
+
+def test_no_order_has_the_secrets_of_another_attempt_removed(vault: Vault) -> None:
+    """Neither where it begins, nor where its dead shim is judged."""
+    other, folder = vault.sh("echo ran", Secret("token", "file", "token", CANARY))
+    for begins in (False, True):
+        record = {"argv": ["/bin/sh", "-c", "sleep 60"], "secrets": str(folder)}
+        placed = vault.node.place(strict=record if not begins else {**record, "secrets": ""})
+        placed.start()
+        if begins:
+            placed.wait_started()
+            order = placed.record("order")
+            order["strict"]["secrets"] = str(folder)  # damaged meanwhile
+            spool.write_record(placed.folder, "order", order)
+            assert placed.killed(with_spawner=True)["reason"] == burial.SHIM_DIED
+        else:
+            assert "no folder of this attempt" in placed.wait("lost")["reason"]
+        assert (folder / delivery.VALUES).exists()
+    assert other.run()["exit_code"] == 0
 
 
 def test_a_damaged_delivery_is_refused_without_a_word_of_it(vault: Vault) -> None:

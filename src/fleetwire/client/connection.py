@@ -1,8 +1,8 @@
 """One keep-alive connection to the server, and the rules of trying again.
 
-Only what may be repeated is repeated: GET, DELETE, and a POST that carries an Idempotency-Key
-or is a wish (stopping twice is stopping once). Everything else raises AnswerLost when the
-connection ends before the answer, because the server may have done it. Whoever has never
+Only what may be repeated is repeated: GET, PUT, DELETE, and a POST or PATCH that carries an
+Idempotency-Key or is a wish (stopping twice is stopping once). Everything else raises AnswerLost
+when the connection ends before the answer, because the server may have done it. Whoever has never
 reached the server fails at once: then it is the URL that is wrong, not the moment.
 
 Proxies of the environment are not used: this is a direct line.

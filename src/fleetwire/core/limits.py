@@ -74,7 +74,6 @@ CAPACITY: Final = 10_000
 
 # Beats and patience.
 HEARTBEAT_S: Final = 10.0
-UNSTABLE_AFTER_S: Final = 15.0
 OFFLINE_AFTER_S: Final = 90.0
 FLAPPING_WITHIN_S: Final = 600.0
 FLAPPING_RECONNECTS: Final = 5

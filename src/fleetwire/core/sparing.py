@@ -46,6 +46,12 @@ class Sparing:
         left_out, window.left_out = window.left_out, 0
         return left_out
 
+    def give_back(self, key: str) -> None:
+        """What was let through came to nothing: it does not count."""
+        for window in (self._known.get(key), self._all):
+            if window is not None and window.written:
+                window.written -= 1
+
 
 class _Window:
     """A stretch of time, what was written in it, and what was left out since."""

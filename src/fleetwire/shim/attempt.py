@@ -100,7 +100,7 @@ def _run(directory: int, folder: str) -> bool:
         finally:
             os.close(fd)
     except (OrderError, OSError) as error:
-        _remove_delivery(secrets_folder(record))
+        _remove_delivery(secrets_folder(record, os.path.basename(os.path.normpath(folder))))
         write_record_at(directory, "lost", _start_failed(error))
         return True
     with Loop() as loop:

@@ -99,7 +99,7 @@ def close_grave(directory: int, folder: str, reason: str) -> None:
         pass  # the folder was deleted: the agent removes what belongs to no attempt
     else:
         os.close(fd)
-        delivery.remove(secrets_folder(order))
+        delivery.remove(secrets_folder(order, os.path.basename(os.path.normpath(folder))))
     _write_lost(directory, reason)
 
 

@@ -1,5 +1,6 @@
 """The `order` record: what the agent asks of a shim (docs/seams.md, section 1)."""
 
+import os
 from typing import Any, NamedTuple
 
 from fleetwire.shim.confine import Confinement
@@ -7,12 +8,14 @@ from fleetwire.shim.confine import Confinement
 _POLICIES = ("block", "drop", "kill")
 
 
-def secrets_folder(record: dict[str, Any]) -> str:
-    """The folder of the delivery that an order names; "" where there is none. To be asked of any
-    record, also of one that is no good order.
+def secrets_folder(record: dict[str, Any], attempt: str) -> str:
+    """The folder of the delivery that an attempt's order names; "" where there is none. To be asked
+    of any record, also of one that is no good order.
     """
     strict = record.get("strict")
-    return str(strict.get("secrets", "")) if isinstance(strict, dict) else ""
+    path = str(strict.get("secrets", "")) if isinstance(strict, dict) else ""
+    # The last part is the attempt's id: no damaged order can name a folder of somebody else.
+    return path if os.path.basename(path) == attempt else ""
 
 
 class OrderError(ValueError):
@@ -61,12 +64,14 @@ class Order(NamedTuple):
                 most=int(strict.get("most", 0)),
                 confine=Confinement.from_record(strict.get("confine")),
                 boot_id=str(record.get("boot_id", "")),
-                secrets=secrets_folder(record),
+                secrets=str(strict.get("secrets", "")),
             )
         except KeyError as error:
             raise OrderError(f"the order has no field {error}") from error
         except (TypeError, ValueError, AttributeError) as error:
             raise OrderError(f"the order has a field of the wrong kind: {error}") from error
+        if order.secrets != secrets_folder(record, order.attempt):
+            raise OrderError("the order's secrets stand in no folder of this attempt")
         if not order.argv:
             raise OrderError("the order has an empty argv")
         if order.quota_policy not in _POLICIES:

@@ -108,9 +108,13 @@ def test_last_used_is_noted_at_most_once_a_minute(new_server: Callable[..., Serv
     server.call("GET", "/api/v1/me")
     due = auth.take_used()
     assert list(due.values()) == [now[0]]
+    assert auth._written == due
     server.write(lambda tx: people.note_used(tx, due))
     rows = server.read(lambda c: c.execute(tables.tokens.select()).mappings().all())
     assert [row["last_used_at"] for row in rows] == [now[0]]
+    now[0] += 60_000_000
+    auth.take_used()
+    assert not auth._written  # who has not come for long is nothing to remember
 
 
 def test_pages(new_server: Callable[..., Server]) -> None:

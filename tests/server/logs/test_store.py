@@ -10,6 +10,7 @@ from fleetwire.core.chunks import BadChunk, Piece
 from fleetwire.server.durable.errors import DatabaseClosed
 from fleetwire.server.logs import chunks, open_logs
 from fleetwire.server.logs.base import LogGap, LogGone, StaleLink
+from fleetwire.server.logs.sqlite import _MOST_SPARE, SqliteBackend
 from fleetwire.server.logs.store import SegmentedLogs
 from fleetwire.server.nudges.memory import MemoryNudges
 
@@ -232,3 +233,25 @@ def test_a_segment_name_is_never_a_path(with_logs: Callable[..., None], segment:
             await logs.delete_segment(segment)
 
     with_logs(test)
+
+
+def test_idle_readers_of_many_days_have_a_bound(tmp_path: Path) -> None:
+    async def main() -> None:
+        backend = SqliteBackend(tmp_path / "logs")
+        logs = SegmentedLogs(backend, MemoryNudges(), lambda: 0)
+        days = [f"2026-10-{day:02}" for day in range(1, 21)]
+        for day in days:
+            await logs.append("n", 1, day, A, 0, body(day.encode()))
+        for _ in range(2):
+            for day in days:
+                (chunk,) = await logs.read(day, A, 0, 100)
+                assert chunk.data == day.encode()
+                assert len(backend._spare) <= _MOST_SPARE
+        idle = [segment for segment, _ in backend._spare]
+        assert idle == days[-_MOST_SPARE:]
+        await logs.delete_segment(days[-1])
+        assert days[-1] not in [segment for segment, _ in backend._spare]
+        await logs.close()
+        assert not backend._spare
+
+    asyncio.run(main())

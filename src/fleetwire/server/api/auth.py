@@ -132,6 +132,8 @@ class Authenticator:
         """
         due, self._used = self._used, {}
         self._written.update(due)
+        recent = self._clock() - USED_EVERY_US
+        self._written = {id_: at for id_, at in self._written.items() if at > recent}
         return due
 
     async def _known_or_read(self, secret: str, *, is_token: bool) -> Caller | None:

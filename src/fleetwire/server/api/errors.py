@@ -48,7 +48,6 @@ STATUS: Final[dict[str, int]] = {
     "not-quarantined": 409,
     "not-waiting": 409,
     "idempotency-key-reused": 409,
-    "log-incomplete": 409,
     "log-gone": 410,
     "body-too-large": 413,
     "url-too-long": 414,
@@ -167,12 +166,6 @@ class TooManyStreams(FleetwireError):
     """The user has as many open streams as one may have."""
 
     code = "too-many-streams"
-
-
-class LogIncomplete(FleetwireError):
-    """The stored log is shorter than the record says."""
-
-    code = "log-incomplete"
 
 
 def status_of(error: FleetwireError) -> int:

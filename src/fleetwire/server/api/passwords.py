@@ -8,7 +8,6 @@ from typing import Final
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
-PASSWORD_BYTES: Final = 1024
 AT_ONCE: Final = 2
 """Verifications at the same time: each takes 64 MiB and most of a core (RFC 9106, low memory)."""
 
@@ -32,10 +31,6 @@ class Passwords:
         """
         async with self._places:
             return await asyncio.to_thread(self._matches, password, stored)
-
-    def needs_rehash(self, stored: str) -> bool:
-        """Tell whether a hash was made with other parameters than today's."""
-        return self._hasher.check_needs_rehash(stored)
 
     def _matches(self, password: str, stored: str | None) -> bool:
         try:

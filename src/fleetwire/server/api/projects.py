@@ -100,16 +100,14 @@ async def set_roles(request: Request, project: str, user: str, body: RolesParams
     def change(tx: Tx) -> Member:
         found = finding.project(tx.connection, project, reach)
         note.about(chain=found.id)
-        was = projects.members(tx.connection, within=[found.id])
-        made = projects.set_roles(
+        made, before = projects.set_roles(
             tx, found, user, body.roles, by=caller.user, rights=caller.rights, was=body.was
         )
-        before = [role for one in was if one.user_id == made.user_id for role in one.roles]
         note.say(
             tx,
             target=Target("user", made.user_id, made.user),
             roles=", ".join(made.roles),
-            was=", ".join(before),
+            was=", ".join(sorted(before)),
         )
         return made
 

@@ -377,20 +377,22 @@ def note_strange(tx: Tx, node: str, ids: Sequence[str], left_out: int = 0) -> No
         audit.refused_of_node(tx, "node.foreign-ids", node, code="foreign-ids", **detail)
 
 
-def note_refused_stop(tx: Tx, node: str, attempt: str, epoch: int, why: str) -> None:
+def note_refused_stop(tx: Tx, node: str, attempt: str, epoch: int, why: str) -> bool:
     """A node did not stop one of its attempts, because the stop was not ours: somebody else has
-    spoken to it. Told once for each reason; of what is not the node's nothing is.
+    spoken to it. Told once for each reason; of what is not the node's nothing is. Says whether
+    there was something to tell.
     """
     row = attempts.look(tx.connection, [attempt]).get(attempt)
     if row is None:
-        return
+        return False
     if row.attempt.node != node and not decisions.was_given(tx.connection, attempt, node, epoch):
-        return
+        return False
     text = f"ALARM: the node refused to stop it (epoch {epoch}): {why}"
     if text in decisions.texts(tx.connection, attempt, node):
-        return
+        return False
     decisions.record(tx.connection, [Decision(tx.now, row.run_id, attempt, node, epoch, text)])
     node_story.say(tx, node, f"ALARM: refused to stop {attempt} (epoch {epoch}): {why}")
+    return True
 
 
 def admission(connection: Connection) -> str | None:

@@ -152,7 +152,7 @@ def _account(row: Mapping[Any, Any]) -> Account:
 
 
 def set_password(tx: Tx, user: str, *, password_hash: str) -> None:
-    """Replace a user's password hash (also when its parameters have become stronger)."""
+    """Replace a user's password hash."""
     rows.set_password_hash(tx.connection, user, password_hash)
 
 

@@ -132,8 +132,9 @@ def set_roles(
     by: str,
     rights: Rights,
     was: Collection[ProjectRole] | None = None,
-) -> Member:
+) -> tuple[Member, frozenset[str]]:
     """Give a user (by name or id) exactly these roles in a project; none takes them out of it.
+    Return the member, and the roles of before.
 
     `by` is the id of who does it, with these rights; `was` what they believe the user has: who
     adds to it must not bring back what another has just taken away. Whoever asks again, because
@@ -156,4 +157,5 @@ def set_roles(
         )
     access.check_assignment(rights, project.id, before, after, is_self=found["id"] == by)
     projects.set_roles(tx.connection, found["id"], project.id, after)
-    return Member(found["id"], found["name"], project.id, project.name, tuple(sorted(after)))
+    made = Member(found["id"], found["name"], project.id, project.name, tuple(sorted(after)))
+    return made, before

@@ -204,6 +204,7 @@ class Levels:
                 log_failure(_log, "who may have a link could not be read", error)
                 continue
             known = word
+            self._links.keep(let_in)
             for link in self._links:
                 if link.node not in let_in:
                     self.look(link.node)

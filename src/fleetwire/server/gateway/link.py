@@ -45,6 +45,8 @@ MENTIONED_MOST: Final = 100_000
 SEND_WITHIN_S: Final = 30.0
 REFUSALS_PER_DAY: Final = 100
 """Refused stops that one node may have recorded, however often it links."""
+REFUSALS_MOST: Final = 100
+"""Refused stops that are looked at on one link: it may be told again what is recorded already."""
 STRANGE_EVERY_S: Final = 60.0
 STRANGE_MOST: Final = 100
 """So often, and of so many, it is looked for a node whether an unknown attempt is another's."""
@@ -136,6 +138,7 @@ class Link:
         self._revision: tuple[int, str] | None = None
         self._fenced: dict[tuple[str, int], None] = {}
         self._keeps_back = False
+        self._refusals = 0
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -315,6 +318,9 @@ class Link:
 
     def _take_refusal(self, refusal: messages.StopRefused) -> None:
         """The node did not stop one of its attempts: a person must know, and of so many."""
+        if self._refusals == REFUSALS_MOST:
+            return
+        self._refusals += 1
         left_out = self._rooms.refusals.take(self.node, self._rooms.monotonic())
         if left_out is None:
             return
@@ -324,7 +330,7 @@ class Link:
 
     async def _store_refusal(self, one: messages.StopRefused) -> None:
         try:
-            await self._rooms.database.write(
+            was_news = await self._rooms.database.write(
                 partial(
                     nodes.note_refused_stop,
                     node=self.node,
@@ -338,6 +344,9 @@ class Link:
             raise
         except FleetwireError as error:
             _log.warning("a refused stop was not recorded", node=self.node, error=error.detail)
+        else:
+            if not was_news:  # an agent that comes back tells it again
+                self._rooms.refusals.give_back(self.node)
 
     async def _store_inventory(self) -> None:
         while self._inventory is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from fleetwire.core.flapping import came_back, reconnects
@@ -66,6 +66,12 @@ class Links(Generic[L]):
         """Forget a link that has ended; a newer one of its node stays."""
         if self._links.get(link.node) is link:
             del self._links[link.node]
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forget how all others were heard that have no link here: fleets come and go."""
+        for known in (self._heard, self._returns, self._skews):
+            for node in [one for one in known if one not in nodes and one not in self._links]:
+                del known[node]
 
     def heard(self, node: str) -> None:
         """Note that a frame of this node came now."""

@@ -158,8 +158,8 @@ class LogStore(Protocol):
     ) -> Appended:
         """Store a wire body (seams 3) at `offset`.
 
-        What is already stored is skipped, and not compared. Raises `BadChunk`, `LogGap`, `StaleLink`, `LogGone`.
-        Appends are applied in the order of the calls.
+        What is already stored is skipped, and not compared. Raises `BadChunk`, `LogGap`,
+        `StaleLink`, `LogGone`. Appends are applied in the order of the calls.
         """
         ...
 

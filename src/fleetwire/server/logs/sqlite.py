@@ -62,7 +62,7 @@ WHERE attempts.attempt = ? AND chunks.line < ? ORDER BY chunks.line DESC, chunks
 _PAGE = 16 * 1024  # large blobs: a fifth less CPU than pages of 4 KiB
 _MOST_WRITERS = 4
 _CACHE_KIB = 4096  # a log is written once and mostly read from end to end
-_MOST_SPARE = 3  # idle reading connections of one segment
+_MOST_SPARE = 6  # idle reading connections, of whichever segments
 
 
 class _Segment(NamedTuple):
@@ -85,7 +85,7 @@ class SqliteBackend(Backend):
         self._begun: set[str] = set()
         self._keys: dict[Address, int] = {}
         self._lock = threading.Lock()
-        self._spare: dict[str, list[sqlite3.Connection]] = {}
+        self._spare: list[tuple[str, sqlite3.Connection]] = []  # the one used last is the last
         self._gone: dict[str, str] = {file.stem: file.read_text() for file in folder.glob("*.gone")}
         for segment in self._gone:
             _unlink(self._path(segment))
@@ -153,7 +153,7 @@ class SqliteBackend(Backend):
         if writer := self._writers.pop(segment, None):
             writer.connection.close()
         with self._lock:
-            for connection in self._spare.pop(segment, []):
+            while connection := self._take_spare(segment):
                 connection.close()
         _unlink(path)
 
@@ -240,9 +240,8 @@ class SqliteBackend(Backend):
 
     def close_readers(self) -> None:
         with self._lock:
-            for spare in self._spare.values():
-                for connection in spare:
-                    connection.close()
+            for _, connection in self._spare:
+                connection.close()
             self._spare.clear()
 
     @contextlib.contextmanager
@@ -251,8 +250,7 @@ class SqliteBackend(Backend):
         with self._lock:
             if reason := self._gone.get(segment):
                 raise LogGone(segment, reason)
-            spare = self._spare.setdefault(segment, [])
-            connection = spare.pop() if spare else None
+            connection = self._take_spare(segment)
         if connection is None:
             path = self._path(segment)
             if not path.exists():
@@ -268,10 +266,20 @@ class SqliteBackend(Backend):
             yield connection
         finally:
             with self._lock:
-                if segment in self._gone or len(self._spare.setdefault(segment, [])) >= _MOST_SPARE:
+                if segment in self._gone:
                     connection.close()
                 else:
-                    self._spare[segment].append(connection)
+                    self._spare.append((segment, connection))
+                if len(self._spare) > _MOST_SPARE:
+                    _, oldest = self._spare.pop(0)
+                    oldest.close()
+
+    def _take_spare(self, segment: str) -> sqlite3.Connection | None:
+        """Take an idle connection, the one used last; the lock is held."""
+        for index in range(len(self._spare) - 1, -1, -1):
+            if self._spare[index][0] == segment:
+                return self._spare.pop(index)[1]
+        return None
 
     def _path(self, segment: str) -> Path:
         return self._folder / f"{segment}.db"

@@ -139,7 +139,8 @@ class RunFollower:
         self._with_logs = with_logs
         self._before = cursor.parse_vector(last_event_id)
         self._clock = clock
-        self._sent: dict[int | str, bytes] = {}
+        # 64 bits of each: a large run has thousands of tasks, and may have hundreds of readers.
+        self._sent: dict[int | str, int] = {}
         self._logs: dict[str, Log] = {}  # by attempt; those of one task by number
         self._is_sealed = False
         self._look_again_at = 0.0
@@ -204,10 +205,10 @@ class RunFollower:
             self._logs[one.attempt].task = one
 
     def _is_news(self, key: int | str, value: object) -> bool:
-        encoded = msgspec.json.encode(value)
-        if self._sent.get(key) == encoded:
+        mark = hash(msgspec.json.encode(value))
+        if self._sent.get(key) == mark:
             return False
-        self._sent[key] = encoded
+        self._sent[key] = mark
         return True
 
     def _take(self, segment: str, task: TaskView, listener: Listener) -> None:

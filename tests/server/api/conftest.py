@@ -270,7 +270,7 @@ class Server:
         length = self.run(logs.lengths([(segment, attempt)]))[attempt]
         if gap:
             body = encode([Piece(0, gap, app.now_us())], b"")
-            length = self.run(logs.append("node", 1, segment, attempt, length, body))
+            length = self.run(logs.append("node", 1, segment, attempt, length, body)).length
         for start in range(0, len(data), 1 << 20):
             chunk = data[start : start + (1 << 20)]
             pieces = [
@@ -278,7 +278,7 @@ class Server:
                 for at in range(0, len(chunk), 65536)
             ]
             body = encode(pieces, chunk)
-            length = self.run(logs.append("node", 1, segment, attempt, length, body))
+            length = self.run(logs.append("node", 1, segment, attempt, length, body)).length
         return length
 
     def end(self, run: str, *, log_state: str = "sealed", outcome: str = "succeeded") -> None:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -22,7 +23,7 @@ from fleetwire.server import store
 from fleetwire.server.loops.proof import ProofLoop
 from fleetwire.server.loops.retention import RetentionLoop
 from fleetwire.server.loops.secrets import SecretsLoop
-from fleetwire.server.store import tables
+from fleetwire.server.store import runs, tables
 from fleetwire.server.store.engine import Database
 from fleetwire.server.store.prepared import Prepared, PreparedIn
 from fleetwire.testing.heart import Heart, Serve
@@ -85,6 +86,39 @@ async def test_no_sweep_walks_through_all_that_was_ever_run(serve: Serve, tmp_pa
         # Retention pages through the oldest ended runs until the first that is kept.
         assert [each for each in found if "runs.state = ?" not in each] == []
         assert len(asked) > 15
+
+
+@pytest.mark.parametrize("before", [None, "f"])
+@pytest.mark.parametrize("within", [["one"], ["one", "two"]])
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [
+        (None, "ix_runs_project_id_id"),
+        ("ended", "ix_runs_project_id_id"),
+        ("running", "ix_runs_state_id"),
+        ("pending", "ix_runs_state_id"),
+    ],
+)
+async def test_a_page_of_runs_is_found_by_the_index_that_leaves_few(
+    serve: Serve,
+    tmp_path: Path,
+    state: str | None,
+    index: str,
+    within: list[str],
+    before: str | None,
+) -> None:
+    async with serve(loops=False) as one:
+        with statements(one.database) as asked:
+            await one.database.read(
+                lambda c: runs.page(c, before=before, limit=50, state=state, within=within)
+            )
+        (statement,) = [each for each in asked if "FROM runs" in each]
+        with closing(sqlite3.connect(tmp_path / "fleetwire.db")) as record:
+            plan = record.execute(f"EXPLAIN QUERY PLAN {statement}", asked[statement]).fetchall()
+        steps = [step for *_, step in plan if " runs " in step]
+        assert [step.split("INDEX ")[1].split()[0] for step in steps] == [
+            "sqlite_autoindex_runs_1", index
+        ]  # fmt: skip
 
 
 def test_no_prepared_statement_does(tmp_path: Path) -> None:

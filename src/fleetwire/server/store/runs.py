@@ -284,15 +284,22 @@ def page(
     """Return runs, newest first, with ids below `before`; those of the projects `within`, or of
     all.
     """
-    query = _RUNS.order_by(runs.c.id.desc()).limit(limit)
+    # Which ones, by one index, whatever is joined to them. Almost all runs have ended: those that
+    # have not are found by their state, all others by their project. What is only compared is no
+    # plain column, which would tempt SQLite to another index.
+    found = select(runs.c.id).order_by(runs.c.id.desc()).limit(limit)
+    by_state = state not in {None, "ended"}
     if within is not None:
-        query = query.where(runs.c.project_id.in_(within))
-    if before is not None:
-        query = query.where(runs.c.id < before)
+        project = func.coalesce(runs.c.project_id, "") if by_state else runs.c.project_id
+        found = found.where(project.in_(within))
     if state is not None:
-        query = query.where(runs.c.state == state)
+        compared = runs.c.state if by_state or within is None else func.coalesce(runs.c.state, "")
+        found = found.where(compared == state)
+    if before is not None:
+        found = found.where(runs.c.id < before)
     if outcome is not None:
-        query = query.where(runs.c.outcome == outcome)
+        found = found.where(runs.c.outcome == outcome)
+    query = _RUNS.where(runs.c.id.in_(found)).order_by(runs.c.id.desc())
     rows: Iterable[Any] = connection.execute(query)
     return [RunRow(*row) for row in rows]
 

@@ -27,6 +27,15 @@ LONGEST = (
     "tests/server/test_app.py",
     "tests/server/test_canary.py",
     "tests/server/test_clones.py",
+    # those that run apart
+    "tests/faults/test_survival.py",
+    "tests/faults/test_restore.py",
+    "tests/faults/test_restored.py",
+    "tests/faults/test_rounds.py",
+    "tests/compat/test_previous_release.py",
+    "tests/faults/test_fsync.py",
+    "tests/web/test_console.py",
+    "tests/web/test_people.py",
 )
 
 

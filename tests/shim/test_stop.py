@@ -187,7 +187,7 @@ def test_a_process_that_hops_from_pid_to_pid_is_caught(node: Node) -> None:
 
 BOMB = """
 import os, time
-most = len(os.listdir("/proc")) + 200  # however many others run here
+most = len(os.listdir("/proc")) + 100  # however many others run here
 print("ready", flush=True)
 while True:
     if len(os.listdir("/proc")) > most: time.sleep(0.01); continue

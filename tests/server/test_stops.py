@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 
 from fleetwire.core.desired import Desired, Observation, Wanted
 from fleetwire.core.happenings import Started
+from fleetwire.core.sparing import Sparing
 from fleetwire.core.stops import StopOrder, stop_bytes
 from fleetwire.protocol import messages
 from fleetwire.protocol.versions import FEATURES, SIGNED_STOPS
@@ -198,6 +199,27 @@ async def test_a_refused_stop_is_an_alarm_told_once(serve: Serve) -> None:
             await one.stop(run)
             await one.wait_run(run)
             assert await told() == [line]
+
+
+async def test_what_is_told_again_uses_up_nothing_of_the_days_budget(serve: Serve) -> None:
+    async with serve() as one:
+        node = await one.node("a", Behaviour(hold=True))
+        async with node.connected():
+            run = await living(one, node)
+            ((attempt, epoch),) = node.starts
+            alarms = one.gateway._rooms.alarms
+            alarms._refusals = Sparing(2, within_s=60.0, most_of_all=100)
+            for why in (*["not signed"] * 5, "expired"):
+                refused = messages.StopRefused(attempt, epoch, 1, why)
+                work = alarms.refused(node.identity.node, refused)
+                assert work is not None
+                await work
+            assert alarms.refused(node.identity.node, refused) is None
+            told = [text for text in await one.story(run) if "ALARM" in text]
+            assert {text.rpartition(": ")[2] for text in told} == {"not signed", "expired"}
+            assert len(told) == 2
+            await one.stop(run)
+            await one.wait_run(run)
 
 
 async def test_a_stop_that_nobody_hears_any_more_goes_with_its_run(serve: Serve) -> None:

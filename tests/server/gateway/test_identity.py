@@ -187,8 +187,7 @@ async def test_a_node_that_links_again_and_again_fills_no_record(serve: Serve) -
     """
     async with serve() as one:
         a, b = await one.node("a"), await one.node("b", Behaviour(hold=True))
-        refusals = Sparing(2, within_s=60.0, most_of_all=100)
-        one.gateway._rooms = one.gateway._rooms._replace(refusals=refusals)
+        one.gateway._rooms.alarms._refusals = Sparing(2, within_s=60.0, most_of_all=100)
         async with b.connected():
             run = await one.submit(nodes=("a",))
             await one.submit(nodes=("b",))

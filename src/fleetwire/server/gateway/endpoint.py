@@ -18,18 +18,16 @@ from fleetwire.core.clones import HOLD_BEATS
 from fleetwire.core.envelopes import SignedKey, hello_objection
 from fleetwire.core.errors import FleetwireError
 from fleetwire.core.ids import is_id
-from fleetwire.core.sparing import Sparing
 from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.conversation import Phase, ServerConversation, VerifyNeeded
 from fleetwire.protocol.versions import FEATURES, SIGNED_STOPS, SUBPROTOCOL
 from fleetwire.server.domain.nodes import NodeRefused, NodeWaiting, Reading
+from fleetwire.server.gateway.alarms import Alarms
 from fleetwire.server.gateway.batches import RETRY_AFTER_S, Levels, Reports, SpokenTo
 from fleetwire.server.gateway.gate import Gate, Place
 from fleetwire.server.gateway.greetings import Greetings, Unverified, Welcomed
 from fleetwire.server.gateway.link import (
-    REFUSALS_PER_DAY,
-    STRANGE_EVERY_S,
     Link,
     LinkEnded,
     Receive,
@@ -43,8 +41,6 @@ from fleetwire.server.store.engine import Database, DatabaseFailed, Tx
 
 CLOSE_WITHIN_S: Final = 5.0
 REASON_BYTES: Final = 120
-SPARED_AT_ONCE: Final = 100
-"""What all nodes together may have recorded of their refusals, as a multiple of one node's."""
 WAITING_S: Final = 5
 """How often a node that waits for approval asks."""
 
@@ -110,10 +106,7 @@ class Gateway:
             monotonic,
             self.links.heard,
             self.links.skewed,
-            Sparing(
-                REFUSALS_PER_DAY, within_s=86_400.0, most_of_all=SPARED_AT_ONCE * REFUSALS_PER_DAY
-            ),
-            Sparing(1, within_s=STRANGE_EVERY_S, most_of_all=SPARED_AT_ONCE),
+            Alarms(database, monotonic),
         )
         self.routes: list[BaseRoute] = [WebSocketRoute("/ws/agent/{node}", self)]
 

@@ -17,7 +17,6 @@ from fleetwire.core.dispatch import LOCKED_OUT
 from fleetwire.core.envelopes import SignedKey
 from fleetwire.core.errors import FleetwireError, LimitExceeded
 from fleetwire.core.happenings import Exited, Lost
-from fleetwire.core.sparing import Sparing
 from fleetwire.core.stops import SignedWord
 from fleetwire.protocol import messages
 from fleetwire.protocol.codec import BadFrame, LogFrame
@@ -26,6 +25,7 @@ from fleetwire.protocol.versions import CONFINE
 from fleetwire.server.domain import nodes, restore
 from fleetwire.server.domain.attempts import Answer, NodeReport
 from fleetwire.server.domain.desired import Asked, Level, Word
+from fleetwire.server.gateway.alarms import Alarms
 from fleetwire.server.gateway.batches import Levels, Reports
 from fleetwire.server.gateway.tails import LogTail
 from fleetwire.server.logs.base import LogGap, LogGone, LogStore, StaleLink
@@ -43,13 +43,8 @@ UNSENT_MOST: Final = 1024
 MENTIONED_MOST: Final = 100_000
 """Attempts that a node can mention before it says that this is all."""
 SEND_WITHIN_S: Final = 30.0
-REFUSALS_PER_DAY: Final = 100
-"""Refused stops that one node may have recorded, however often it links."""
 REFUSALS_MOST: Final = 100
 """Refused stops that are looked at on one link: it may be told again what is recorded already."""
-STRANGE_EVERY_S: Final = 60.0
-STRANGE_MOST: Final = 100
-"""So often, and of so many, it is looked for a node whether an unknown attempt is another's."""
 
 _log = structlog.get_logger()
 
@@ -69,8 +64,7 @@ async def _too_slow() -> None:
 
 class Rooms(NamedTuple):
     """What links share: the stores, the engines of `batches`, the clocks (microseconds since
-    1970, monotonic seconds), and how often a node may have something recorded: it may link anew
-    as often as it likes.
+    1970, monotonic seconds), and what is recorded of nodes for people.
     """
 
     database: Database
@@ -81,8 +75,7 @@ class Rooms(NamedTuple):
     monotonic: Callable[[], float]
     heard: Callable[[str], None]
     skewed: Callable[[str, int], None]
-    refusals: Sparing
-    strange: Sparing
+    alarms: Alarms
 
 
 class _Waiting(NamedTuple):
@@ -220,10 +213,12 @@ class Link:
             if self._conversation.close_code is not None:
                 raise LinkEnded(self._conversation.close_code, self._conversation.close_reason)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work for this link; what it raises ends the link. An answer may come when the link
-        is ending: then nothing is begun any more.
+    def _spawn(self, work: Coroutine[Any, Any, None] | None) -> None:
+        """Run work for this link, if there is any; what it raises ends the link. An answer may come
+        when the link is ending: then nothing is begun any more.
         """
+        if work is None:
+            return
         if self._group is None:
             raise AssertionError("a link spawns only while it runs")
         try:
@@ -317,36 +312,9 @@ class Link:
         self._rooms.reports.add(self, report)
 
     def _take_refusal(self, refusal: messages.StopRefused) -> None:
-        """The node did not stop one of its attempts: a person must know, and of so many."""
-        if self._refusals == REFUSALS_MOST:
-            return
-        self._refusals += 1
-        left_out = self._rooms.refusals.take(self.node, self._rooms.monotonic())
-        if left_out is None:
-            return
-        if left_out:
-            _log.warning("refused stops were not recorded", node=self.node, count=left_out)
-        self._spawn(self._store_refusal(refusal))
-
-    async def _store_refusal(self, one: messages.StopRefused) -> None:
-        try:
-            was_news = await self._rooms.database.write(
-                partial(
-                    nodes.note_refused_stop,
-                    node=self.node,
-                    attempt=one.attempt,
-                    epoch=one.epoch,
-                    why=one.reason,
-                ),
-                grows=True,
-            )
-        except DatabaseFailed:
-            raise
-        except FleetwireError as error:
-            _log.warning("a refused stop was not recorded", node=self.node, error=error.detail)
-        else:
-            if not was_news:  # an agent that comes back tells it again
-                self._rooms.refusals.give_back(self.node)
+        if self._refusals < REFUSALS_MOST:
+            self._refusals += 1
+            self._spawn(self._rooms.alarms.refused(self.node, refusal))
 
     async def _store_inventory(self) -> None:
         while self._inventory is not None:
@@ -373,7 +341,7 @@ class Link:
         if tail is None:
             self._unsent += 1
             self._conversation.send(messages.Unknown((frame.attempt,)))
-            self._note_strange((frame.attempt,))
+            self._spawn(self._rooms.alarms.strange(self.node, (frame.attempt,)))
             return
         if tail.stalled:
             return  # it is asked for again when the store can take it
@@ -386,27 +354,6 @@ class Link:
         self._held += len(body)
         tail.received += 1
         self._spawn(self._append(frame._replace(body=body), body, tail))
-
-    def _note_strange(self, ids: tuple[str, ...]) -> None:
-        """Record, now and then, that the node speaks of what is none of its: nothing of it is
-        stored, and a person should know.
-        """
-        if self._group is None:
-            return
-        left_out = self._rooms.strange.take(self.node, self._rooms.monotonic())
-        if left_out is not None:
-            self._spawn(self._store_strange(ids[:STRANGE_MOST], left_out))
-
-    async def _store_strange(self, ids: tuple[str, ...], left_out: int) -> None:
-        try:
-            await self._rooms.database.write(
-                partial(nodes.note_strange, node=self.node, ids=ids, left_out=left_out),
-                grows=True,
-            )
-        except DatabaseFailed:
-            raise
-        except FleetwireError as error:
-            _log.warning("strange attempts were not recorded", node=self.node, error=error.detail)
 
     async def _append(self, frame: LogFrame, body: bytes, tail: LogTail) -> None:
         try:
@@ -504,7 +451,7 @@ class Link:
             return
         if answer.unknown:
             self._conversation.send(messages.Unknown(answer.unknown))
-            self._note_strange(answer.unknown)
+            self._spawn(self._rooms.alarms.strange(self.node, answer.unknown))
         for attempt, promised in answer.awaiting.items():
             self._awaiting[attempt] = promised
             tail = self._tails.get(attempt)

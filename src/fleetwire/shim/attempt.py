@@ -33,6 +33,7 @@ from fleetwire.shim.order import Order, OrderError, secrets_folder
 from fleetwire.shim.pump import LOOK_AGAIN_S, Pump
 from fleetwire.shim.records import (
     LAST_RECORDS,
+    attempt_of,
     create_record_at,
     note_in_reserve,
     open_record,
@@ -86,6 +87,8 @@ def _run(directory: int, folder: str) -> bool:
         fd, record = open_record(directory, "order")
         try:
             order = Order.from_record(record)
+            if order.attempt != attempt_of(folder):
+                raise OrderError("the order is another attempt's")
             if _is_stopped(folder, order):
                 if os.path.exists(os.path.join(folder, "epoch")):
                     return False
@@ -100,7 +103,7 @@ def _run(directory: int, folder: str) -> bool:
         finally:
             os.close(fd)
     except (OrderError, OSError) as error:
-        _remove_delivery(secrets_folder(record, os.path.basename(os.path.normpath(folder))))
+        _remove_delivery(secrets_folder(record, attempt_of(folder)))
         write_record_at(directory, "lost", _start_failed(error))
         return True
     with Loop() as loop:

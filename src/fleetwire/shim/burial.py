@@ -15,6 +15,7 @@ from fleetwire.shim.locks import take_lock
 from fleetwire.shim.order import secrets_folder
 from fleetwire.shim.records import (
     LAST_RECORDS,
+    attempt_of,
     create_record_at,
     finish_last_record_at,
     open_record,
@@ -55,7 +56,7 @@ def left_alive(folder: str) -> list[tree.Process]:
     started = read_started(folder) or {}
     if started.get("boot_id", tree.boot_id()) != tree.boot_id():
         return []
-    attempt = os.path.basename(os.path.normpath(folder))
+    attempt = attempt_of(folder)
     found = tree.survivors(attempt, started.get("pid"), started.get("pid_start"))
     # What gave itself another session and environment, and so another look, is in its group still.
     known = {process.pid for process in found}
@@ -99,7 +100,7 @@ def close_grave(directory: int, folder: str, reason: str) -> None:
         pass  # the folder was deleted: the agent removes what belongs to no attempt
     else:
         os.close(fd)
-        delivery.remove(secrets_folder(order, os.path.basename(os.path.normpath(folder))))
+        delivery.remove(secrets_folder(order, attempt_of(folder)))
     _write_lost(directory, reason)
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 assert sys.platform != "win32", "shims need POSIX process trees"
 
 from fleetwire.shim import tree
-from fleetwire.shim.records import read_record
+from fleetwire.shim.records import attempt_of, read_record
 
 _PR_SET_NO_NEW_PRIVS = 38
 # Looked up once, before any fork; elsewhere than on Linux there is no such thing.
@@ -174,7 +174,7 @@ def _groups_of(folder: str) -> list[str]:
     for part in ("strict", "confine", "cgroups"):
         found = found.get(part) if isinstance(found, dict) else None
     # The last part is the attempt's id: no damaged order can name a group of somebody else.
-    attempt = os.path.basename(os.path.normpath(folder))
+    attempt = attempt_of(folder)
     return [path for path in found or () if os.path.basename(path) == attempt]
 
 

@@ -32,6 +32,11 @@ _READ = 16 * 1024
 _encoder = json.JSONEncoder(separators=(",", ":"))
 
 
+def attempt_of(folder: str) -> str:
+    """The id of the attempt whose folder this is, whatever any record in it says."""
+    return os.path.basename(os.path.normpath(folder))
+
+
 def read_record(folder: str, name: str) -> dict[str, Any] | None:
     """The record NAME of the folder; None when there is none.
 

@@ -124,13 +124,17 @@ def test_a_reader_that_takes_nothing_is_cut_off(
 
 
 @pytest.mark.slow
-def test_a_server_that_leaves_keeps_no_connection(new_server: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_server_that_leaves_keeps_no_connection(
+    new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
     server = new_server()
     where = ("127.0.0.1", server.port)
+    if late:  # as to one that is accepted while it leaves, nobody says that it is to end
+        monkeypatch.setattr(bounded.BoundedHttp, "shutdown", lambda _: None)
     with (
         socket.create_connection(where) as trickling,
         socket.create_connection(where) as waiting,
-        socket.create_connection(where),  # it is accepted while the server leaves, or never
     ):
         trickling.sendall(server.head("/api/v1/tokens", "POST", "Content-Length: 100"))
         waiting.sendall(server.head("/healthz"))

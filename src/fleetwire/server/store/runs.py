@@ -293,8 +293,9 @@ def page(
         project = func.coalesce(runs.c.project_id, "") if by_state else runs.c.project_id
         found = found.where(project.in_(within))
     if state is not None:
-        compared = runs.c.state if by_state or within is None else func.coalesce(runs.c.state, "")
-        found = found.where(compared == state)
+        found = found.where(
+            (runs.c.state if by_state else func.coalesce(runs.c.state, "")) == state
+        )
     if before is not None:
         found = found.where(runs.c.id < before)
     if outcome is not None:

@@ -18,7 +18,7 @@ export function useRunEvents(id: () => string, ended: () => boolean | undefined)
 
   function start(run: string): void {
     const again = () => { void queries.invalidateQueries({ queryKey: runKey(run) }) }
-    stream = follow({
+    const mine = stream = follow({
       url: () => api.runEvents(run),
       events: {
         run: data => change(run, old => withRun(old, data as RunInList)),
@@ -32,17 +32,17 @@ export function useRunEvents(id: () => string, ended: () => boolean | undefined)
         state.value = now
         if (now === 'open' && before) again()
       },
-      onLost: () => { void look(run, again) },
+      onLost: () => { void look(run, () => mine.close(), again) },
     })
   }
 
   /** Asks for the run itself, which says why: the app is told by it, and a refusal is for good. */
-  async function look(run: string, again: () => void): Promise<void> {
+  async function look(run: string, close: () => void, again: () => void): Promise<void> {
     try {
       await askRun(run)
     }
     catch (problem) {
-      if (problem instanceof Problem && problem.isRefusal) stop()
+      if (problem instanceof Problem && problem.isRefusal) close()
       again()
     }
   }
